@@ -1,0 +1,1 @@
+"""LR Arena: find out, with evidence, which learning-rate schedule wins on your task."""

@@ -1,0 +1,1 @@
+"""The service: takes definitions, plans and hands out trials, keeps results, ranks them."""

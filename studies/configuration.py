@@ -1,0 +1,56 @@
+"""One point of an arm's search space: everything a training run is told but its seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from studies.optimizers import OPTIMIZERS, Optimizer
+from studies.schedules import Schedule, make
+from studies.space import Value
+
+
+class Configuration(BaseModel):
+    """A schedule with its parameters, the base rate, and the optimizer with its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedule: dict[str, Value]
+    learning_rate: float = Field(gt=0)
+    warmup: float = Field(default=0.0, ge=0, le=0.9)
+    batch_size: int = Field(ge=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    optimizer: dict[str, Value]
+
+    @field_validator("schedule")
+    @classmethod
+    def _known_schedule(cls, schedule: dict[str, Value]) -> dict[str, Value]:
+        _make_schedule(schedule)
+        return schedule
+
+    @classmethod
+    def from_flat(cls, schedule: str, optimizer: str, values: Mapping[str, Value]) -> Configuration:
+        """A configuration from the values of a flat space (see `StudyDefinition.arm_space`)."""
+        parts: dict[str, Any] = {"schedule": {"type": schedule}, "optimizer": {"type": optimizer}}
+        for name, value in values.items():
+            part, _, parameter = name.partition(".")
+            if parameter:
+                parts[part][parameter] = value
+            else:
+                parts[name] = value
+        return cls.model_validate(parts)
+
+    def make_schedule(self) -> Schedule:
+        """The schedule at its parameters."""
+        return _make_schedule(self.schedule)
+
+    def make_optimizer(self) -> Optimizer:
+        """The optimizer at its parameters."""
+        return OPTIMIZERS[str(self.optimizer["type"])].model_validate(self.optimizer)
+
+
+def _make_schedule(schedule: Mapping[str, Value]) -> Schedule:
+    parameters: dict[str, Any] = {name: value for name, value in schedule.items() if name != "type"}
+    return make(str(schedule["type"]), **parameters)

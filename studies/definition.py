@@ -1,0 +1,322 @@
+"""What a user POSTs: a study definition, validated field by field.
+
+The definition is kept as it was meant: a range that was left out stays left out, and is filled in
+(`StudyDefinition.arm_space`) when the study's arms are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+from studies.errors import FieldError, InvalidDefinition, suggestion
+from studies.optimizers import OPTIMIZERS
+from studies.parameters import check_domain, check_parameters, complete_space, parameter_fields, write_domain
+from studies.schedules import CATALOGUE, DEFAULT_SCHEDULES
+from studies.schedules.plateau import direction as better
+from studies.space import Domain, FlatSpace, JointSpace, Space
+from studies.tasks import Direction, TaskName
+
+Allocation = Literal["equal", "explore"]
+SamplerName = Literal["random", "tpe", "qmc"]
+At = Literal["best_validation", "last"]
+
+MAX_TRIALS = 1_000_000
+"""No study may plan more trials than this, all arms and phases together."""
+
+_DOMAIN_SCHEMA: JsonSchemaValue = {
+    "anyOf": [
+        {"type": ["number", "string", "boolean"], "title": "a fixed value"},
+        {"type": "array", "minItems": 1, "maxItems": 100, "title": "a choice"},
+        {
+            "type": "object",
+            "title": "a range, both ends included",
+            "required": ["low", "high"],
+            "additionalProperties": False,
+            "properties": {
+                "low": {"type": "number"},
+                "high": {"type": "number"},
+                "log": {"type": "boolean", "default": False},
+            },
+        },
+    ]
+}
+
+
+def _searchable(annotation: Any) -> Any:
+    return Annotated[
+        Domain | None,
+        BeforeValidator(lambda raw: None if raw is None else check_domain(annotation, raw)),
+        PlainSerializer(lambda domain: None if domain is None else write_domain(domain)),
+        WithJsonSchema(_DOMAIN_SCHEMA),
+    ]
+
+
+_LearningRate = Annotated[float, Field(gt=0, le=1e4)]
+_Warmup = Annotated[float, Field(ge=0, le=0.9)]
+_BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
+_WeightDecay = Annotated[float, Field(ge=0, le=10)]
+
+
+_Models = Mapping[str, type[BaseModel]]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Typed(_Part):
+    """A type and the domains of its parameters, written flat: `{type: cosine, alpha: [0, 0.1]}`."""
+
+    type: str
+    parameters: Space = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read(cls, raw: Any) -> Any:
+        if isinstance(raw, cls):
+            return raw
+        models = cls.models()
+        if isinstance(raw, str):
+            raw = {"type": raw}
+        if not isinstance(raw, Mapping) or not isinstance(raw.get("type"), str):
+            raise ValueError("must be a type, such as " + next(iter(models)) + ", or {type: ..., parameters}")
+        name = raw["type"]
+        if name not in models:
+            raise ValueError(f"unknown type {name!r}{suggestion(name, models)}")
+        given = {key: value for key, value in raw.items() if key != "type" and value is not None}
+        return {"type": name, "parameters": check_parameters(models[name], given)}
+
+    @model_serializer
+    def _write(self) -> dict[str, Any]:
+        return {"type": self.type, **{name: write_domain(d) for name, d in self.parameters.items()}}
+
+    @classmethod
+    def models(cls) -> _Models:
+        raise NotImplementedError
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        models = cls.models()
+        return {
+            "title": cls.__name__,
+            "anyOf": [
+                {"type": "string", "enum": list(models)},
+                *(
+                    {
+                        "type": "object",
+                        "title": name,
+                        "required": ["type"],
+                        "additionalProperties": False,
+                        "properties": {
+                            "type": {"const": name},
+                            **dict.fromkeys(parameter_fields(model), _DOMAIN_SCHEMA),
+                        },
+                    }
+                    for name, model in models.items()
+                ),
+            ],
+        }
+
+
+class ScheduleEntry(_Typed):
+    """A schedule that competes, with the domains of the parameters that the study sets itself."""
+
+    @classmethod
+    def models(cls) -> _Models:
+        """The catalogue."""
+        return CATALOGUE
+
+
+class OptimizerEntry(_Typed):
+    """The optimizer, with the domains of the parameters that the study sets itself."""
+
+    @classmethod
+    def models(cls) -> _Models:
+        """The optimizers."""
+        return OPTIMIZERS
+
+
+class Objective(_Part):
+    """What a trial is judged by, and which epoch counts.
+
+    metric: the task's own if left out; direction: the task's own, or by the metric's name.
+    at: `best_validation`, the epoch with the best validation value, whose weights are scored on test;
+    or `last`.
+    """
+
+    metric: str | None = Field(default=None, pattern=r"^val_.+", max_length=100)
+    direction: Direction | None = None
+    at: At = "best_validation"
+
+    def resolve(self, metric: str, direction: Direction) -> tuple[str, Direction]:
+        """The metric and direction, given the task's own."""
+        if self.metric is None or self.metric == metric:
+            return metric, self.direction or direction
+        return self.metric, self.direction or ("maximize" if better(self.metric) == "max" else "minimize")
+
+
+class EarlyStopping(_Part):
+    """Ends a run after `patience` epochs in which the objective did not improve by more than `min_delta`."""
+
+    patience: int = Field(ge=1, le=100_000)
+    min_delta: float = Field(default=0.0, ge=0)
+
+
+class Search(_Part):
+    """How the search phase spends its trials.
+
+    allocation: `equal`, the same number for every schedule; `explore`, one search over all schedules
+    together, of trials_per_schedule * number of schedules trials, that follows what does well.
+    """
+
+    allocation: Allocation = "equal"
+    trials_per_schedule: int = Field(default=16, ge=1, le=100_000)
+    sampler: SamplerName = "tpe"
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+
+class Confirm(_Part):
+    """The confirm phase: the best configuration of an arm again, on this many fresh seeds; 0 for none.
+
+    top_schedules: in `explore`, for how many schedules of each task.
+    """
+
+    seeds: int = Field(default=10, ge=0, le=1000)
+    top_schedules: int = Field(default=3, ge=1, le=1000)
+
+
+def _none_as_null(raw: object) -> object:
+    return None if raw == "none" else raw
+
+
+class StudyDefinition(_Part):
+    """What a user POSTs to have schedules compared."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    tasks: list[TaskName] = Field(min_length=1, max_length=100)
+    schedules: list[ScheduleEntry] = Field(
+        default_factory=lambda: [ScheduleEntry(type=name) for name in DEFAULT_SCHEDULES],
+        min_length=1,
+        max_length=100,
+    )
+    optimizer: OptimizerEntry = Field(
+        default_factory=lambda: OptimizerEntry.model_validate({"type": "sgd", "momentum": 0.9})
+    )
+    learning_rate: _searchable(_LearningRate) = None  # type: ignore[valid-type]
+    warmup: _searchable(_Warmup) = Field(  # type: ignore[valid-type]
+        default=0.0, validate_default=True, description="fraction of training"
+    )
+    batch_size: _searchable(_BatchSize) = Field(default=128, validate_default=True)  # type: ignore[valid-type]
+    weight_decay: _searchable(_WeightDecay) = None  # type: ignore[valid-type]
+    epochs: int = Field(default=20, ge=1, le=1_000_000)
+    objective: Objective = Objective()
+    early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_none_as_null)] = None
+    search: Search = Search()
+    confirm: Confirm = Confirm()
+    pruner: Literal["none"] = "none"
+
+    @field_validator("tasks", "schedules")
+    @classmethod
+    def _distinct(cls, entries: list[Any]) -> list[Any]:
+        names = [entry.type if isinstance(entry, ScheduleEntry) else entry for entry in entries]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"each may stand once, but {', '.join(repeated)} is repeated")
+        return entries
+
+    @model_validator(mode="after")
+    def _affordable(self) -> StudyDefinition:
+        if self.planned_trials > MAX_TRIALS:
+            raise ValueError(
+                f"a study may plan at most {MAX_TRIALS:,} trials, and this one plans {self.planned_trials:,} "
+                "(tasks * schedules * (search.trials_per_schedule + confirm.seeds))"
+            )
+        return self
+
+    @property
+    def planned_trials(self) -> int:
+        """The number of trials of all arms and phases, at the most."""
+        per_arm = self.search.trials_per_schedule + self.confirm.seeds
+        return len(self.tasks) * len(self.schedules) * per_arm
+
+    def arm_space(self, schedule: str) -> FlatSpace:
+        """The flat space of one schedule, with defaults filled in; the base rate comes first.
+
+        Names: `learning_rate`, `warmup`, `batch_size`, `weight_decay`, `optimizer.*`, `schedule.*`.
+        """
+        entry = next(entry for entry in self.schedules if entry.type == schedule)
+        optimizer = OPTIMIZERS[self.optimizer.type]
+        own = complete_space(optimizer, self.optimizer.parameters, self.epochs)
+        shape = complete_space(CATALOGUE[schedule], entry.parameters, self.epochs)
+        domains: Space = {
+            "learning_rate": self.learning_rate or optimizer.learning_rate,
+            "warmup": self.warmup,
+            "batch_size": self.batch_size,
+            "weight_decay": self.weight_decay or optimizer.weight_decay,
+            **{f"optimizer.{name}": domain for name, domain in own.items()},
+            **{f"schedule.{name}": domain for name, domain in shape.items()},
+        }
+        return FlatSpace(schedule=schedule, domains=domains)
+
+    def joint_space(self) -> JointSpace:
+        """The space of all schedules together, for `explore`."""
+        return JointSpace(branches=tuple(self.arm_space(entry.type) for entry in self.schedules))
+
+
+def read_definition(raw: object) -> StudyDefinition:
+    """Validate a definition. Raises InvalidDefinition, naming every bad field."""
+    if not isinstance(raw, Mapping):
+        raise InvalidDefinition([FieldError("(definition)", raw, "must be a mapping with a name and tasks")])
+    try:
+        return StudyDefinition.model_validate(dict(raw))
+    except ValidationError as error:
+        raise InvalidDefinition(field_errors(error)) from None
+
+
+def field_errors(error: ValidationError) -> list[FieldError]:
+    """Each bad field of a pydantic error, with its path, its value and what would be right."""
+    found: list[FieldError] = []
+    for item in error.errors(include_url=False):
+        path = _path(item["loc"])
+        if item["type"] == "fields":
+            found += [
+                FieldError(f"{path}.{field.field}", field.value, field.message) for field in item["ctx"]["fields"]
+            ]
+        elif item["type"] == "extra_forbidden":
+            name = str(item["loc"][-1])
+            found.append(FieldError(path, item["input"], f"unknown field{suggestion(name, _FIELD_NAMES)}"))
+        elif item["type"] == "missing":
+            found.append(FieldError(path, None, "this field is required"))
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            found.append(FieldError(path, item["input"], message[:1].lower() + message[1:]))
+    return found
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    path = ""
+    for part in loc:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path or "(definition)"
+
+
+_FIELD_NAMES = sorted(
+    {name for model in (StudyDefinition, Objective, EarlyStopping, Search, Confirm) for name in model.model_fields}
+)

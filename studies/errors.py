@@ -1,0 +1,138 @@
+"""The errors of LR Arena, split by who can act on them.
+
+```
+ArenaError
+├── InvalidDefinition      the person who wrote the definition: names each bad field
+├── NotFound               the caller: no such study, trial, schedule or task
+├── Conflict               the caller: the request contradicts what is already there
+│   ├── NameTaken            another definition has this name
+│   └── ForbiddenTransition  the study or trial is not in a state that allows this
+├── TaskError              the author of a task
+│   ├── TaskFileError        a task file cannot be loaded
+│   └── DataMissing          a task's data is not on this machine: says where to put it
+├── DatabaseError          the operator: the database cannot be used as asked
+├── UnsafeBinding          the operator: the service would be open to the network without tokens
+└── ServiceError           the caller of the client
+    ├── Unreachable          no answer from the service
+    └── Refused              the service answered with an error
+```
+
+None of them knows of HTTP; `service.errors` gives each its status.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+class ArenaError(Exception):
+    """Any error that LR Arena raises on purpose."""
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One bad field: its path (`search.trials_per_schedule`), the value given, and what would be right."""
+
+    field: str
+    value: Any
+    message: str
+
+    def __str__(self) -> str:
+        shown = repr(self.value)
+        shown = shown if len(shown) <= 80 else shown[:77] + "..."
+        got = "" if self.value is None or "got " in self.message else f" (got {shown})"
+        return f"{self.field}: {self.message}{got}"
+
+
+class InvalidDefinition(ArenaError):
+    """A study definition with bad fields; `fields` names every one of them."""
+
+    def __init__(self, fields: Sequence[FieldError]) -> None:
+        self.fields = list(fields)
+        super().__init__("\n".join(str(field) for field in self.fields))
+
+
+class NotFound(ArenaError):
+    """There is no such thing; a close known name is suggested."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str] = ()) -> None:
+        self.kind = kind
+        self.name = str(name)
+        super().__init__(f"there is no {kind} {self.name!r}{suggestion(self.name, known)}")
+
+
+class Conflict(ArenaError):
+    """The request contradicts what is already there."""
+
+
+class NameTaken(Conflict):
+    """A study of this name exists with another definition."""
+
+    def __init__(self, name: str, differing: Sequence[str]) -> None:
+        self.name = name
+        super().__init__(
+            f"a study named {name!r} exists with another definition (differs in: {', '.join(differing)}); "
+            "choose another name, or post the identical definition to get the existing study"
+        )
+
+
+class ForbiddenTransition(Conflict):
+    """The thing is not in a state that allows this."""
+
+
+class TaskError(ArenaError):
+    """A task cannot be used as it is."""
+
+
+class TaskFileError(TaskError):
+    """A file or module with tasks cannot be loaded."""
+
+
+class DataMissing(TaskError):
+    """A task's data is not on this machine; the message says where to put what."""
+
+
+class DatabaseError(ArenaError):
+    """The database cannot be used as asked."""
+
+
+class UnsafeBinding(ArenaError):
+    """The service would listen beyond this machine without tokens."""
+
+
+class ServiceError(ArenaError):
+    """A call of the service did not succeed."""
+
+
+class Unreachable(ServiceError):
+    """The service gave no answer."""
+
+
+class Refused(ServiceError):
+    """The service answered with an error; `status` is the HTTP status, `problem` the body it sent."""
+
+    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+        self.status = status
+        self.problem = problem
+        lines = [str(problem.get("detail") or problem.get("title") or f"the service answered {status}")]
+        for field in problem.get("fields") or []:
+            lines.append(f"  {FieldError(field['field'], field['value'], field['message'])}")
+        super().__init__("\n".join(lines))
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'cosine'?` for the closest known name, or the known names, or nothing.
+
+    >>> suggestion("cosin", ["cosine", "step"])
+    "; did you mean 'cosine'?"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    if names and len(names) <= 30:
+        return f"; known: {', '.join(names)}"
+    return ""

@@ -1,0 +1,209 @@
+"""Parameters of schedules and optimizers: from a small pydantic model to what may be searched.
+
+A schedule or an optimizer is a pydantic model whose fields carry their bounds and, in a `Search`
+mark, the domain that a study searches when it says nothing else. This module reads the models: it
+checks the domains that people write against the fields' bounds, and describes the fields for the
+catalogue.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from studies.errors import FieldError, suggestion
+from studies.space import Choice, Domain, Fixed, Range, Space, Value, read_domain
+
+Kind = Literal["float", "int", "bool", "str"]
+
+_DOMAIN: TypeAdapter[Fixed | Range | Choice] = TypeAdapter(Domain)
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class EpochRange:
+    """Whole numbers from `low` to `fraction` of the study's epochs: for what counts in epochs."""
+
+    low: int
+    fraction: float
+
+    def over(self, epochs: int) -> Range:
+        """The range at a number of epochs; it always has at least two values."""
+        return Range(low=self.low, high=max(self.low + 1, int(epochs * self.fraction)), integer=True)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Marks a field with the domain that is searched by default."""
+
+    domain: Fixed | Range | Choice | EpochRange
+
+
+class ParameterInfo(BaseModel):
+    """One parameter, as the catalogue shows it.
+
+    `search` is the default domain as one would write it in a definition; `epochs` in it stands for
+    the study's number of epochs.
+    """
+
+    name: str
+    kind: Kind
+    description: str
+    default: Value | None
+    low: float | None = None
+    low_included: bool = True
+    high: float | None = None
+    high_included: bool = True
+    options: list[Value] | None = None
+    search: Any
+
+
+def parameter_fields(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """The fields that are parameters: all but the discriminating `type`."""
+    return {name: field for name, field in model.model_fields.items() if name != "type"}
+
+
+def kind_of(annotation: Any) -> Kind:
+    """The kind of value that an annotation holds."""
+    if get_origin(annotation) is Annotated:
+        return kind_of(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return "str"
+    if get_origin(annotation) in (Union, types.UnionType):
+        return kind_of(next(arg for arg in get_args(annotation) if arg is not type(None)))
+    kinds: dict[Any, Kind] = {bool: "bool", int: "int", float: "float", str: "str"}
+    return kinds[annotation]
+
+
+def check_domain(annotation: Any, raw: object) -> Fixed | Range | Choice:
+    """Read a domain as people write it and hold every value in it against the annotation's bounds.
+
+    Raises ValueError with what would be right.
+    """
+    data = read_domain(raw)
+    kind = kind_of(annotation)
+    adapter: TypeAdapter[Value] = TypeAdapter(annotation)
+
+    def value(label: str, given: object) -> Value:
+        try:
+            return adapter.validate_python(given, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ValueError(f"{label}{_lower_first(first['msg'])}") from None
+
+    if data["kind"] == "range":
+        if kind not in ("int", "float"):
+            raise ValueError(f"a range needs a number, and this parameter is a {kind}: list its values instead")
+        data = {**data, **{end: value(f"{end}: ", data[end]) for end in ("low", "high")}}
+        data["integer"] = kind == "int"
+    elif data["kind"] == "choice":
+        data = {**data, "values": [value(f"choice {i + 1}: ", v) for i, v in enumerate(data["values"])]}
+    else:
+        data = {**data, "value": value("", data["value"])}
+    try:
+        return _DOMAIN.validate_python(data)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+def write_domain(domain: Fixed | Range | Choice) -> Any:
+    """A domain as people write it; the inverse of `read_domain`."""
+    if isinstance(domain, Fixed):
+        return domain.value
+    if isinstance(domain, Choice):
+        return list(domain.values)
+    return {"low": domain.low, "high": domain.high, **({"log": True} if domain.log else {})}
+
+
+def check_parameters(model: type[BaseModel], raw: Mapping[str, object]) -> Space:
+    """The domains that a definition gives for the parameters of a schedule or an optimizer.
+
+    Raises PydanticCustomError of type `fields`, naming each bad parameter (see `field_errors`).
+    """
+    fields = parameter_fields(model)
+    space: Space = {}
+    bad: list[FieldError] = []
+    for name, given in raw.items():
+        if name not in fields:
+            bad.append(FieldError(name, given, f"unknown parameter{suggestion(name, fields)}"))
+            continue
+        try:
+            space[name] = check_domain(annotation_of(fields[name]), given)
+        except ValueError as error:
+            bad.append(FieldError(name, given, str(error)))
+    if bad:
+        raise PydanticCustomError("fields", "{count} bad parameters", {"count": len(bad), "fields": bad})
+    return space
+
+
+def complete_space(model: type[BaseModel], given: Space, epochs: int) -> Space:
+    """The given domains, and for every other parameter its default search domain."""
+    return {name: given.get(name) or default_domain(field, epochs) for name, field in parameter_fields(model).items()}
+
+
+def default_domain(field: FieldInfo, epochs: int) -> Fixed | Range | Choice:
+    """What is searched when a study says nothing: the field's `Search` mark, or its default alone."""
+    for mark in field.metadata:
+        if isinstance(mark, Search):
+            return mark.domain.over(epochs) if isinstance(mark.domain, EpochRange) else mark.domain
+    return Fixed(value=field.default)
+
+
+def describe_parameters(model: type[BaseModel]) -> list[ParameterInfo]:
+    """The parameters of a schedule or an optimizer, for the catalogue."""
+    return [_describe(name, field) for name, field in parameter_fields(model).items()]
+
+
+def annotation_of(field: FieldInfo) -> Any:
+    """A field's annotation with its bounds, as a type to validate a single value with."""
+    annotation: Any = field.annotation
+    for mark in field.metadata:
+        annotation = Annotated[annotation, mark]
+    return annotation
+
+
+def _describe(name: str, field: FieldInfo) -> ParameterInfo:
+    info = ParameterInfo(
+        name=name,
+        kind=kind_of(field.annotation),
+        description=field.description or "",
+        default=field.default,
+        search=_search_in_words(field),
+    )
+    for mark in _marks(field):
+        match mark:
+            case annotated_types.Ge(ge=bound):
+                info.low, info.low_included = float(str(bound)), True
+            case annotated_types.Gt(gt=bound):
+                info.low, info.low_included = float(str(bound)), False
+            case annotated_types.Le(le=bound):
+                info.high, info.high_included = float(str(bound)), True
+            case annotated_types.Lt(lt=bound):
+                info.high, info.high_included = float(str(bound)), False
+    if get_origin(field.annotation) is Literal:
+        info.options = list(get_args(field.annotation))
+    return info
+
+
+def _search_in_words(field: FieldInfo) -> Any:
+    for mark in field.metadata:
+        if isinstance(mark, Search) and isinstance(mark.domain, EpochRange):
+            return {"low": mark.domain.low, "high": f"epochs * {mark.domain.fraction:g}"}
+    return write_domain(default_domain(field, epochs=1))
+
+
+def _marks(field: FieldInfo) -> Iterator[Any]:
+    for mark in field.metadata:
+        yield from mark if isinstance(mark, annotated_types.GroupedMetadata) else (mark,)
+
+
+def _lower_first(message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

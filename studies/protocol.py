@@ -1,0 +1,386 @@
+"""The messages between the service, its workers and its clients: JSON under /api/v1."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from studies.configuration import Configuration
+from studies.definition import At, EarlyStopping
+from studies.tasks import Direction, TaskManifest, TaskName
+from studies.trial import Phase, TrialState
+
+API_PREFIX = "/api/v1"
+MAX_BATCH = 1000
+"""The most trials one message may carry."""
+
+Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")]
+Text = Annotated[str, Field(max_length=20_000)]
+
+
+class Message(BaseModel):
+    """A message; unknown fields are refused, so that a misspelt one is not lost in silence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- worker to service, and back
+
+
+class WorkerInfo(Message):
+    """Who asks: an id that lasts as long as the agent process, and what it runs on."""
+
+    id: Identifier
+    name: str = Field(max_length=200)
+    slots: int = Field(ge=1, le=10_000)
+    backend: str = Field(default="", max_length=50)
+    versions: dict[str, str] = Field(default={}, max_length=50)
+
+
+class ClaimRequest(Message):
+    """A worker asks for up to `slots` trials of the tasks it announces.
+
+    The same `request_id` again gives the same trials, as far as the worker still holds them.
+    With none ready, the answer waits for up to `wait_seconds`.
+    unavailable: tasks that the worker knows but cannot run, with the reason.
+    """
+
+    request_id: Identifier
+    worker: WorkerInfo
+    tasks: list[TaskManifest] = Field(max_length=1000)
+    unavailable: dict[TaskName, Text] = Field(default={}, max_length=1000)
+    slots: int = Field(ge=1, le=MAX_BATCH)
+    wait_seconds: float = Field(default=0.0, ge=0, le=60)
+
+
+class Assignment(Message):
+    """One trial on lease: all that is needed to run it, and the token under which to report.
+
+    lease_seconds: how long the lease lasts from the service's answer unless it is renewed.
+    score_on_test: whether the test data is to be scored at the end (the confirm phase alone).
+    """
+
+    trial_id: int
+    token: str
+    attempt: int
+    lease_seconds: float
+    study: str
+    task: str
+    schedule: str
+    phase: Phase
+    number: int
+    seed: int
+    epochs: int
+    configuration: Configuration
+    metric: str
+    direction: Direction
+    at: At
+    early_stopping: EarlyStopping | None
+    score_on_test: bool
+
+
+class ClaimResponse(Message):
+    """The trials that the worker now holds under this request."""
+
+    trials: list[Assignment]
+
+
+class EpochRecord(Message):
+    """One epoch: 0-based number, metrics as Keras logs them, the rate applied at its first and last step.
+
+    A metric that is not finite is sent as null.
+    """
+
+    epoch: int = Field(ge=0, le=10_000_000)
+    metrics: dict[str, float | None] = Field(max_length=100)
+    lr_first: float
+    lr_last: float
+    seconds: float = Field(ge=0)
+
+
+class TrialReport(Message):
+    """Epochs of one leased trial; without any, a heartbeat."""
+
+    trial_id: int
+    token: str = Field(max_length=100)
+    epochs: list[EpochRecord] = Field(default=[], max_length=10_000)
+
+
+class ReportRequest(Message):
+    """Epochs of any number of leased trials; renews their leases. The same report again changes nothing."""
+
+    worker_id: Identifier
+    trials: list[TrialReport] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+Command = Literal["continue", "stop", "abandon"]
+"""`stop`: end the run now and send what there is as `pruned`; `abandon`: drop it, nobody wants its result."""
+
+
+class Answer(Message):
+    """What became of one trial's part of a message.
+
+    status: 200, or 409 for a stale token, which changed nothing.
+    """
+
+    trial_id: int
+    status: Literal[200, 409]
+    command: Command
+    detail: str = ""
+
+
+class Answers(Message):
+    """One answer per trial of the message, in its order.
+
+    The HTTP status is 409 if every one of them is 409, else 200.
+    """
+
+    trials: list[Answer]
+
+
+Outcome = Literal["completed", "pruned", "diverged", "failed"]
+
+
+class TrialResult(Message):
+    """The end of a trial: its outcome, the epochs not reported yet, and the test scores.
+
+    test_best, test_last: metrics on the test data with the weights of the best validation epoch and of
+    the last epoch, named without prefix (`loss`, `accuracy`); only where the assignment asked for them.
+    """
+
+    trial_id: int
+    token: str = Field(max_length=100)
+    outcome: Outcome
+    epochs: list[EpochRecord] = Field(default=[], max_length=100_000)
+    test_best: dict[str, float | None] | None = Field(default=None, max_length=100)
+    test_last: dict[str, float | None] | None = Field(default=None, max_length=100)
+    train_seconds: float = Field(ge=0)
+    reason: Text = ""
+
+
+class ResultRequest(Message):
+    """Finishes trials. The same result again changes nothing and is answered as the first time."""
+
+    worker_id: Identifier
+    trials: list[TrialResult] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class TrialRelease(Message):
+    """One leased trial handed back."""
+
+    trial_id: int
+    token: str = Field(max_length=100)
+    cause: Literal["preempted", "crashed"]
+    reason: Text = ""
+    log_end: Text = ""
+
+
+class ReleaseRequest(Message):
+    """Hands trials back to the queue. The same release again changes nothing."""
+
+    worker_id: Identifier
+    trials: list[TrialRelease] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+# --- service to people and their clients
+
+StudyState = Literal["waiting_for_task", "running", "paused", "finished", "cancelled"]
+
+
+class ArmProgress(Message):
+    """How far one arm is: trials planned and in each state, by phase."""
+
+    task: str
+    schedule: str
+    phase: Literal["search", "confirm", "done"]
+    search: dict[TrialState, int]
+    confirm: dict[TrialState, int]
+
+
+class StudySummary(Message):
+    """A study in a list. Instants are ISO 8601, UTC."""
+
+    name: str
+    state: StudyState
+    created_at: str
+    finished_at: str | None
+    tasks: list[str]
+    schedules: list[str]
+    trials_planned: int
+    trials_finished: int
+
+
+class StudyView(StudySummary):
+    """A study: its definition, how far each arm is, and what its owner should know."""
+
+    definition: dict[str, Any]
+    arms: list[ArmProgress]
+    unassigned: dict[str, dict[TrialState, int]] = Field(
+        default={}, description="in `explore`, per task: search trials whose schedule is not chosen yet"
+    )
+    warnings: list[str]
+
+
+class AttemptView(Message):
+    """One try at running a trial."""
+
+    attempt: int
+    worker: str
+    started_at: str
+    ended_at: str | None
+    end: str | None
+    reason: str
+    log_end: str
+
+
+class TrialView(Message):
+    """A trial. `value` is the validation objective at the epoch that counts (`objective.at`)."""
+
+    id: int
+    study: str
+    task: str
+    schedule: str | None
+    phase: Phase
+    number: int
+    state: TrialState
+    seed: int
+    configuration: Configuration | None
+    value: float | None
+    best_value: float | None
+    best_epoch: int | None
+    last_value: float | None
+    last_epoch: int | None
+    test_best: dict[str, float | None] | None
+    test_last: dict[str, float | None] | None
+    train_seconds: float | None
+    reason: str
+    attempts: int
+    crashed: int
+    lost: int
+    preempted: int
+    worker: str | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class TrialDetail(TrialView):
+    """A trial with the history of its attempts."""
+
+    history: list[AttemptView]
+
+
+class TrialPage(Message):
+    """Some trials of a study, in the order of their ids; `next_cursor` gives the following ones."""
+
+    trials: list[TrialView]
+    next_cursor: int | None
+
+
+class EpochView(EpochRecord):
+    """An epoch as stored, with the attempt that reported it."""
+
+    attempt: int
+
+
+class EpochPage(Message):
+    """Some epochs of a trial's latest attempt; `next_cursor` gives the following ones."""
+
+    trial_id: int
+    epochs: list[EpochView]
+    next_cursor: int | None
+
+
+class TaskView(TaskManifest):
+    """A task and who announces it; `reasons` says why workers that know it cannot run it."""
+
+    workers: int
+    reasons: list[str]
+
+
+class WorkerView(Message):
+    """A worker that has asked for trials."""
+
+    id: str
+    name: str
+    alive: bool
+    slots: int
+    backend: str
+    versions: dict[str, str]
+    tasks: list[str]
+    first_seen_at: str
+    last_seen_at: str
+    running: list[int]
+    lost: int
+
+
+class Spread(Message):
+    """Mean and standard deviation (n - 1) over seeds; None where there are too few."""
+
+    mean: float | None
+    std: float | None
+    seeds: int
+
+
+class LeaderboardEntry(Message):
+    """One schedule's row. `mean`, `std` and `seeds` are of the test scores at the epoch that counts."""
+
+    rank: int
+    task: str
+    schedule: str
+    study: str
+    provisional: bool = Field(description="no confirm-phase result yet: ranked on the search value")
+    mean: float | None
+    std: float | None
+    seeds: int
+    best_epoch: Spread
+    last_epoch: Spread
+    search_value: float | None = Field(description="the best search trial's validation objective")
+    search_trial: int | None
+    params: Configuration | None
+    completed: int
+    pruned: int
+    diverged: int
+    failed: int
+    cancelled: int
+    unfinished: int
+    train_seconds: float
+
+
+class Board(Message):
+    """The ranked schedules of one task."""
+
+    task: str
+    metric: str
+    direction: Direction
+    at: At | None
+    provisional: bool
+    entries: list[LeaderboardEntry]
+
+
+class Leaderboard(Message):
+    """The ranked answer. `entries` holds all boards' rows, task after task; ranks are within a task."""
+
+    study: str | None
+    notes: list[str]
+    boards: list[Board]
+    entries: list[LeaderboardEntry]
+
+
+class FieldProblem(Message):
+    """One bad field."""
+
+    field: str
+    value: Any
+    message: str
+
+
+class Problem(BaseModel):
+    """An error, as in RFC 9457; `fields` only for 422."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    fields: list[FieldProblem] | None = None

@@ -1,0 +1,92 @@
+"""What a task's name promises: its objective metric, the direction, what it is. No data, no Keras here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Direction = Literal["maximize", "minimize"]
+
+TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+
+
+class TaskManifest(BaseModel):
+    """A task's promise: by which validation metric its trials are judged, and which way is better.
+
+    metric: as Keras logs it, such as `val_accuracy`; the test score is the same metric on the test data.
+    fingerprint: a hash over data, split, model, loss and metrics, given by a worker that has loaded the
+    task; None for a promise that nobody has loaded yet. classes: None for a regression.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: TaskName
+    metric: str = Field(pattern=r"^val_.+", max_length=100)
+    direction: Direction
+    description: str = Field(default="", max_length=2000)
+    classes: int | None = Field(default=None, ge=2)
+    fingerprint: str | None = Field(default=None, max_length=100)
+
+
+BUILT_IN_TASKS: dict[str, TaskManifest] = {
+    manifest.name: manifest
+    for manifest in (
+        TaskManifest(
+            name="digits-mlp",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=10,
+            description="1,797 handwritten digits of 8x8 pixels (scikit-learn); a multilayer perceptron",
+        ),
+        TaskManifest(
+            name="digits-cnn",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=10,
+            description="1,797 handwritten digits of 8x8 pixels (scikit-learn); a small convolutional network",
+        ),
+        TaskManifest(
+            name="breast-cancer-mlp",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=2,
+            description="569 tumours, 30 measurements each (scikit-learn); a multilayer perceptron",
+        ),
+        TaskManifest(
+            name="wine-mlp",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=3,
+            description="178 wines, 13 measurements each (scikit-learn); a multilayer perceptron",
+        ),
+        TaskManifest(
+            name="diabetes-mlp",
+            metric="val_loss",
+            direction="minimize",
+            description="442 patients, 10 measurements each (scikit-learn); regression of a standardised target, "
+            "mean squared error; a multilayer perceptron",
+        ),
+        TaskManifest(
+            name="mnist-cnn",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=10,
+            description="70,000 handwritten digits of 28x28 pixels; a small convolutional network",
+        ),
+        TaskManifest(
+            name="fashion-mnist-cnn",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=10,
+            description="70,000 articles of clothing, 28x28 pixels; a small convolutional network",
+        ),
+        TaskManifest(
+            name="cifar10-resnet",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=10,
+            description="60,000 colour photographs of 32x32 pixels; ResNet-20",
+        ),
+    )
+}
