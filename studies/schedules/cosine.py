@@ -72,7 +72,8 @@ class CosineRestarts(OpenLoop):
         v = np.clip((u - starts[cycle]) / (ends[cycle] - starts[cycle]), 0.0, 1.0)
         wave = 0.5 * (1.0 + np.cos(np.pi * v))
         peak: Rates = np.float64(self.m_mul) ** cycle
-        return base_rate * ((1.0 - self.alpha) * peak * wave + self.alpha)
+        rates: Rates = base_rate * ((1.0 - self.alpha) * peak * wave + self.alpha)
+        return rates
 
 
 _BOUNDARY = 1e-12

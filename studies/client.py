@@ -1,0 +1,219 @@
+"""The typed HTTP client: for the command line, notebooks and workers. The only file here that speaks HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx
+from pydantic import BaseModel, TypeAdapter
+
+from studies.definition import StudyDefinition
+from studies.errors import Refused, Unreachable
+from studies.protocol import (
+    API_PREFIX,
+    Answers,
+    ClaimRequest,
+    ClaimResponse,
+    EpochPage,
+    EpochView,
+    Leaderboard,
+    ReleaseRequest,
+    ReportRequest,
+    ResultRequest,
+    StudySummary,
+    StudyView,
+    TaskView,
+    TrialDetail,
+    TrialPage,
+    TrialView,
+    WorkerView,
+)
+from studies.schedules import ScheduleInfo
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+_Reply = TypeVar("_Reply", bound=BaseModel)
+
+
+class Client:
+    """A connection to an LR Arena service.
+
+    Every call raises Unreachable if there is no answer, and Refused, with the service's own words, if
+    the answer is an error.
+
+    timeout_seconds: for one call, beyond what the call itself asks the service to wait.
+    transport: another way to reach the service than the network, such as an in-process one in tests.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        timeout_seconds: float = 30.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.url = url.rstrip("/")
+        self._timeout_seconds = timeout_seconds
+        # The service is named by its user: proxies from the environment are not asked (trust_env).
+        self._http = httpx.Client(
+            base_url=self.url + API_PREFIX, timeout=timeout_seconds, transport=transport, trust_env=False
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- studies
+
+    def submit(self, definition: StudyDefinition | Mapping[str, Any]) -> StudyView:
+        """Create a study, or get the existing one if this very definition was submitted before."""
+        body = definition.model_dump(mode="json") if isinstance(definition, StudyDefinition) else dict(definition)
+        return self._call(StudyView, "POST", "/studies", json=body)
+
+    def studies(self) -> list[StudySummary]:
+        """All studies, newest first."""
+        return TypeAdapter(list[StudySummary]).validate_python(self._json("GET", "/studies"))
+
+    def study(self, name: str) -> StudyView:
+        """One study: state, progress per arm, warnings."""
+        return self._call(StudyView, "GET", f"/studies/{_segment(name)}")
+
+    def pause(self, name: str) -> StudyView:
+        """Hand out no more trials of a study; running ones go on."""
+        return self._call(StudyView, "POST", f"/studies/{_segment(name)}/pause")
+
+    def resume(self, name: str) -> StudyView:
+        """Hand out trials of a paused study again."""
+        return self._call(StudyView, "POST", f"/studies/{_segment(name)}/resume")
+
+    def cancel(self, name: str) -> StudyView:
+        """End a study for good; its running trials are abandoned."""
+        return self._call(StudyView, "POST", f"/studies/{_segment(name)}/cancel")
+
+    def trials(self, study: str) -> Iterator[TrialView]:
+        """All trials of a study, page after page."""
+        cursor: int | None = 0
+        while cursor is not None:
+            page = self._call(TrialPage, "GET", f"/studies/{_segment(study)}/trials", params={"cursor": cursor})
+            yield from page.trials
+            cursor = page.next_cursor
+
+    def trial(self, trial_id: int) -> TrialDetail:
+        """One trial with its attempts."""
+        return self._call(TrialDetail, "GET", f"/trials/{trial_id}")
+
+    def epochs(self, trial_id: int) -> Iterator[EpochView]:
+        """All epochs of a trial's latest attempt, page after page."""
+        cursor: int | None = 0
+        while cursor is not None:
+            page = self._call(EpochPage, "GET", f"/trials/{trial_id}/epochs", params={"cursor": cursor})
+            yield from page.epochs
+            cursor = page.next_cursor
+
+    def leaderboard(self, *, study: str | None = None, task: str | None = None) -> Leaderboard:
+        """The ranking within a study, or on a task across all studies; give one of the two."""
+        if (study is None) == (task is None):
+            raise ValueError("give either study or task")
+        if study is not None:
+            return self._call(Leaderboard, "GET", f"/studies/{_segment(study)}/leaderboard")
+        return self._call(Leaderboard, "GET", "/leaderboard", params={"task": task})
+
+    # --- what there is
+
+    def schedules(self) -> list[ScheduleInfo]:
+        """The catalogue."""
+        return TypeAdapter(list[ScheduleInfo]).validate_python(self._json("GET", "/schedules"))
+
+    def schedule(self, name: str) -> ScheduleInfo:
+        """One schedule of the catalogue."""
+        return self._call(ScheduleInfo, "GET", f"/schedules/{_segment(name)}")
+
+    def tasks(self) -> list[TaskView]:
+        """The tasks that workers have announced."""
+        return TypeAdapter(list[TaskView]).validate_python(self._json("GET", "/tasks"))
+
+    def workers(self) -> list[WorkerView]:
+        """The workers that have asked for trials."""
+        return TypeAdapter(list[WorkerView]).validate_python(self._json("GET", "/workers"))
+
+    # --- for workers
+
+    def claim(self, request: ClaimRequest) -> ClaimResponse:
+        """Ask for trials; waits as long as the request says."""
+        timeout = self._timeout_seconds + request.wait_seconds
+        return self._call(ClaimResponse, "POST", "/claims", body=request, timeout=timeout)
+
+    def report(self, request: ReportRequest) -> Answers:
+        """Send epochs and renew leases. Stale tokens are told in the answers, not raised."""
+        return self._answers("/reports", request)
+
+    def finish(self, request: ResultRequest) -> Answers:
+        """Send results. Stale tokens are told in the answers, not raised."""
+        return self._answers("/results", request)
+
+    def release(self, request: ReleaseRequest) -> Answers:
+        """Hand trials back. Stale tokens are told in the answers, not raised."""
+        return self._answers("/releases", request)
+
+    # --- the wire
+
+    def _answers(self, path: str, body: BaseModel) -> Answers:
+        response = self._send("POST", path, body=body)
+        if response.status_code == httpx.codes.CONFLICT:
+            return Answers.model_validate(_object(response))
+        return Answers.model_validate(_checked(response))
+
+    def _call(self, reply: type[_Reply], method: str, path: str, **options: Any) -> _Reply:
+        return reply.model_validate(self._json(method, path, **options))
+
+    def _json(self, method: str, path: str, **options: Any) -> Any:
+        return _checked(self._send(method, path, **options))
+
+    def _send(
+        self, method: str, path: str, *, body: BaseModel | None = None, timeout: float | None = None, **options: Any
+    ) -> httpx.Response:
+        if body is not None:
+            options["content"] = body.model_dump_json()
+            options["headers"] = {"content-type": "application/json"}
+        try:
+            return self._http.request(
+                method, path, timeout=self._timeout_seconds if timeout is None else timeout, **options
+            )
+        except httpx.TransportError as error:
+            raise Unreachable(
+                f"no answer from {self.url} ({type(error).__name__}: {error}); is `lr-arena serve` running there?"
+            ) from error
+
+
+def _segment(name: str) -> str:
+    return quote(name, safe="")
+
+
+def _object(response: httpx.Response) -> dict[str, Any]:
+    try:
+        body = response.json()
+    except ValueError:
+        body = None
+    return body if isinstance(body, dict) else {"detail": f"{response.status_code}: {response.text[:200]}"}
+
+
+def _checked(response: httpx.Response) -> Any:
+    if response.is_error:
+        raise Refused(response.status_code, _object(response))
+    try:
+        return response.json()
+    except ValueError:
+        raise Refused(
+            response.status_code, {"detail": "the answer is not JSON; is this an LR Arena service?"}
+        ) from None
