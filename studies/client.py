@@ -171,7 +171,10 @@ class Client:
     def _answers(self, path: str, body: BaseModel) -> Answers:
         response = self._send("POST", path, body=body)
         if response.status_code == httpx.codes.CONFLICT:
-            return Answers.model_validate(_object(response))
+            problem = _object(response)
+            if "trials" not in problem:
+                raise Refused(response.status_code, problem)
+            return Answers.model_validate({"trials": problem["trials"]})
         return Answers.model_validate(_checked(response))
 
     def _call(self, reply: type[_Reply], method: str, path: str, **options: Any) -> _Reply:

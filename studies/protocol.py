@@ -133,7 +133,8 @@ class Answer(Message):
 class Answers(Message):
     """One answer per trial of the message, in its order.
 
-    The HTTP status is 409 if every one of them is 409, else 200.
+    The HTTP status is 409 if every one of them is 409, else 200. A 409 is a problem that carries these
+    answers as `trials`.
     """
 
     trials: list[Answer]
@@ -384,3 +385,9 @@ class Problem(BaseModel):
     status: int
     detail: str
     fields: list[FieldProblem] | None = None
+
+
+class StaleProblem(Problem):
+    """The 409 of a message whose tokens are all stale."""
+
+    trials: list[Answer]
