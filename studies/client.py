@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from studies.definition import StudyDefinition
 from studies.errors import Refused, Unreachable
@@ -35,7 +35,7 @@ from studies.schedules import ScheduleInfo
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
-_Reply = TypeVar("_Reply", bound=BaseModel)
+_Reply = TypeVar("_Reply")
 
 
 class Client:
@@ -83,7 +83,7 @@ class Client:
 
     def studies(self) -> list[StudySummary]:
         """All studies, newest first."""
-        return TypeAdapter(list[StudySummary]).validate_python(self._json("GET", "/studies"))
+        return self._call(list[StudySummary], "GET", "/studies")
 
     def study(self, name: str) -> StudyView:
         """One study: state, progress per arm, warnings."""
@@ -133,7 +133,7 @@ class Client:
 
     def schedules(self) -> list[ScheduleInfo]:
         """The catalogue."""
-        return TypeAdapter(list[ScheduleInfo]).validate_python(self._json("GET", "/schedules"))
+        return self._call(list[ScheduleInfo], "GET", "/schedules")
 
     def schedule(self, name: str) -> ScheduleInfo:
         """One schedule of the catalogue."""
@@ -141,11 +141,11 @@ class Client:
 
     def tasks(self) -> list[TaskView]:
         """The tasks that workers have announced."""
-        return TypeAdapter(list[TaskView]).validate_python(self._json("GET", "/tasks"))
+        return self._call(list[TaskView], "GET", "/tasks")
 
     def workers(self) -> list[WorkerView]:
         """The workers that have asked for trials."""
-        return TypeAdapter(list[WorkerView]).validate_python(self._json("GET", "/workers"))
+        return self._call(list[WorkerView], "GET", "/workers")
 
     # --- for workers
 
@@ -174,14 +174,12 @@ class Client:
             problem = _object(response)
             if "trials" not in problem:
                 raise Refused(response.status_code, problem)
-            return Answers.model_validate({"trials": problem["trials"]})
-        return Answers.model_validate(_checked(response))
+            return _read(Answers, response, {"trials": problem["trials"]})
+        return _read(Answers, response, _checked(response))
 
     def _call(self, reply: type[_Reply], method: str, path: str, **options: Any) -> _Reply:
-        return reply.model_validate(self._json(method, path, **options))
-
-    def _json(self, method: str, path: str, **options: Any) -> Any:
-        return _checked(self._send(method, path, **options))
+        response = self._send(method, path, **options)
+        return _read(reply, response, _checked(response))
 
     def _send(
         self, method: str, path: str, *, body: BaseModel | None = None, timeout: float | None = None, **options: Any
@@ -209,6 +207,16 @@ def _object(response: httpx.Response) -> dict[str, Any]:
     except ValueError:
         body = None
     return body if isinstance(body, dict) else {"detail": f"{response.status_code}: {response.text[:200]}"}
+
+
+def _read(reply: type[_Reply], response: httpx.Response, body: Any) -> _Reply:
+    try:
+        return TypeAdapter(reply).validate_python(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole of it"
+        detail = f"the answer cannot be read ({where}: {first['msg']}); is this an LR Arena service of this version?"
+        raise Refused(response.status_code, {"detail": detail}) from None
 
 
 def _checked(response: httpx.Response) -> Any:

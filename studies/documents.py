@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -9,13 +10,20 @@ import yaml
 
 from studies.errors import FieldError, InvalidDefinition
 
+MAX_CHARACTERS = 1_000_000
+"""A longer text is no definition, and reading YAML takes seconds per million characters."""
+
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only: no tags, no aliases (they can blow up), no repeated keys, and 1e-3 is a number."""
+    """Plain data only: no tags, no aliases (they can blow up), no repeated keys, no dates, and 1e-3 is a number."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.composer.ComposerError(None, None, "aliases are not allowed here", self.get_mark())
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        mark: Any = event.start_mark
+        if isinstance(event, yaml.events.AliasEvent):
+            raise yaml.composer.ComposerError(None, None, "aliases are not allowed here", mark)
+        if getattr(event, "tag", None) is not None:
+            raise yaml.composer.ComposerError(None, None, f"tags are not allowed here: {event.tag}", mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -32,6 +40,10 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"),
@@ -39,13 +51,29 @@ _Loader.add_implicit_resolver(
 )
 
 
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is repeated")
+    return found
+
+
 def parse_document(text: str) -> Any:
     """The data in a YAML or JSON text. Raises InvalidDefinition with the line where it cannot be read."""
+    if len(text) > MAX_CHARACTERS:
+        message = f"must be at most {MAX_CHARACTERS:,} characters long, but got {len(text):,}"
+        raise InvalidDefinition([FieldError("(definition)", text[:80], message)])
+    try:
+        return json.loads(text, object_pairs_hook=_distinct_keys)
+    except (ValueError, RecursionError):
+        pass  # not JSON, or not quite: as YAML it is read or refused with the line
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         where = f" at line {error.problem_mark.line + 1}" if error.problem_mark else ""
         message = f"cannot be read as YAML or JSON{where}: {error.problem}"
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except RecursionError:
+        message = "cannot be read as YAML or JSON: it is nested too deeply"
+    except (yaml.YAMLError, ValueError) as error:
         message = f"cannot be read as YAML or JSON: {error}"
     raise InvalidDefinition([FieldError("(definition)", text[:80], message)])

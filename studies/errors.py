@@ -2,7 +2,9 @@
 
 ```
 ArenaError
-├── InvalidDefinition      the person who wrote the definition: names each bad field
+├── InvalidInput           whoever wrote it: names each bad field
+│   ├── InvalidDefinition    a study definition
+│   └── InvalidMessage       a worker's message, or a request's parameters
 ├── NotFound               the caller: no such study, trial, schedule or task
 ├── Conflict               the caller: the request contradicts what is already there
 │   ├── NameTaken            another definition has this name
@@ -47,12 +49,20 @@ class FieldError:
         return f"{self.field}: {self.message}{got}"
 
 
-class InvalidDefinition(ArenaError):
-    """A study definition with bad fields; `fields` names every one of them."""
+class InvalidInput(ArenaError):
+    """Something was sent with bad fields; `fields` names every one of them."""
 
     def __init__(self, fields: Sequence[FieldError]) -> None:
         self.fields = list(fields)
         super().__init__("\n".join(str(field) for field in self.fields))
+
+
+class InvalidDefinition(InvalidInput):
+    """A study definition with bad fields."""
+
+
+class InvalidMessage(InvalidInput):
+    """A request that fits its form but cannot be right."""
 
 
 class NotFound(ArenaError):

@@ -22,7 +22,7 @@ Text = Annotated[str, Field(max_length=20_000)]
 class Message(BaseModel):
     """A message; unknown fields are refused, so that a misspelt one is not lost in silence."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 # --- worker to service, and back

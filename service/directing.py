@@ -1,0 +1,28 @@
+"""The director's process: `python -m service.directing DATABASE LIFELINE_FD`."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+from service.database import open_database
+from service.director import Director
+from service.lifeline import end_with_parent
+from service.logs import configure
+
+
+def main(database: str, lifeline_fd: str) -> None:
+    """Direct until SIGTERM, or until the supervisor is gone."""
+    configure("director")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    end_with_parent(int(lifeline_fd))
+    engine = open_database(database)
+    Director(engine).run(stop)
+    engine.dispose()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,115 @@
+"""The one place that knows which HTTP status an error has. Every error is `application/problem+json`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from studies.errors import ArenaError, Conflict, InvalidInput, NotFound
+from studies.protocol import Problem
+
+log = logging.getLogger(__name__)
+
+STATUS: Mapping[type[ArenaError], HTTPStatus] = {
+    InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
+    NotFound: HTTPStatus.NOT_FOUND,
+    Conflict: HTTPStatus.CONFLICT,
+}
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 2
+
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status.value: {"model": Problem, "description": status.phrase, "content": {MEDIA_TYPE: {}}}
+    for status in (
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
+}
+
+
+def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """What a route documents: these errors, and that the database may be away."""
+    return {status.value: RESPONSES[status.value] for status in (*statuses, HTTPStatus.SERVICE_UNAVAILABLE)}
+
+
+def install(app: FastAPI) -> None:
+    """Render every error of the app as a problem."""
+    app.add_exception_handler(ArenaError, _arena_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OperationalError, _database_away)
+
+
+def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
+    """A problem as a response; `more` are further members of the body."""
+    body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
+    return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+
+
+def _arena_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, ArenaError)
+    status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
+    if status is None:
+        raise error
+    if isinstance(error, InvalidInput):
+        fields = [{"field": f.field, "value": _plain(f.value), "message": f.message} for f in error.fields]
+        return problem(status, _count(len(fields)), fields=fields)
+    return problem(status, str(error))
+
+
+def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    fields = [
+        {
+            "field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
+            "value": _plain(item.get("input")),
+            "message": item["msg"][:1].lower() + item["msg"][1:],
+        }
+        for item in error.errors()
+    ]
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _count(len(fields)), fields=fields)
+
+
+def _http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return problem(HTTPStatus(error.status_code), str(error.detail), error.headers)
+
+
+def _database_away(_request: Request, error: Exception) -> JSONResponse:
+    log.warning("the database is busy or away: %s", error)
+    return problem(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "the database is busy or away; the request changed nothing, send it again",
+        {"Retry-After": str(RETRY_AFTER_SECONDS)},
+    )
+
+
+def _count(n: int) -> str:
+    return "1 field is not right" if n == 1 else f"{n} fields are not right"
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can show it, and no longer than a reader needs."""
+    if isinstance(value, str):
+        return value if len(value) <= 200 else value[:200] + "..."
+    if value is None or isinstance(value, bool | int):
+        return value
+    shown = repr(value)
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else shown
+    if len(shown) <= 500 and isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if len(shown) <= 500 and isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return shown[:200] + ("..." if len(shown) > 200 else "")

@@ -1,0 +1,23 @@
+"""The revision of a study's history: it grows by one with every trial that ends.
+
+A reader that has seen revision r asks for what has a larger one. Taking the next revision locks the
+study's row until the commit, so revisions become visible in their order.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, update
+
+from service.tables import studies
+
+
+def advance(connection: Connection, study_id: int) -> int:
+    """The next revision of the study, for a trial that ends in this transaction."""
+    return int(
+        connection.execute(
+            update(studies)
+            .where(studies.c.id == study_id)
+            .values(revision=studies.c.revision + 1)
+            .returning(studies.c.revision)
+        ).scalar_one()
+    )

@@ -1,0 +1,343 @@
+"""Studies: accept, read, pause, resume, cancel; and the facts about tasks and workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import Connection, func, select, update
+
+from service import queue
+from service.clock import SECOND, Instant, iso, iso_or_none
+from service.queue import WORKER_SILENCE_SECONDS
+from service.tables import JOINT_LANE, arms, attempts, boards, studies, tasks, trials, workers
+from studies.definition import StudyDefinition, read_definition
+from studies.errors import ForbiddenTransition, NameTaken, NotFound, suggestion
+from studies.protocol import ArmProgress, StudyState, StudySummary, StudyView, TaskView, WorkerView
+from studies.seeds import training_seed
+from studies.tasks import BUILT_IN_TASKS, TaskManifest
+from studies.trial import TERMINAL, TrialState
+
+_CHUNK_ROWS = 5_000
+
+
+# --- accept
+
+
+def accept(connection: Connection, definition: StudyDefinition, now: Instant) -> tuple[int, bool]:
+    """The study of this definition, and whether it was created just now.
+
+    A study is created with its boards, its arms and all trials of the search phase, planned.
+    Raises NameTaken if another definition has the name.
+    """
+    written = definition.model_dump(mode="json")
+    existing = connection.execute(
+        select(studies.c.id, studies.c.definition).where(studies.c.name == definition.name)
+    ).first()
+    if existing is not None:
+        before = read_definition(existing.definition).model_dump(mode="json")
+        differing = [field for field in written if written[field] != before[field]]
+        if differing:
+            raise NameTaken(definition.name, differing)
+        return existing.id, False
+    study_id: int = connection.execute(
+        studies.insert()
+        .values(name=definition.name, state="running", definition=written, created_at=now)
+        .returning(studies.c.id)
+    ).scalar_one()
+    announced = announced_manifests(connection, definition.tasks)
+    for position, task in enumerate(definition.tasks):
+        manifest = announced.get(task) or BUILT_IN_TASKS.get(task)
+        connection.execute(
+            boards.insert().values(study_id=study_id, task=task, position=position, **objective(definition, manifest))
+        )
+    connection.execute(
+        arms.insert(),
+        [
+            {
+                "study_id": study_id,
+                "task": task,
+                "schedule": entry.type,
+                "position": position,
+                "phase": "search",
+                "space": definition.arm_space(entry.type).model_dump(mode="json"),
+            }
+            for task in definition.tasks
+            for position, entry in enumerate(definition.schedules)
+        ],
+    )
+    rows = _search_trials(connection, study_id, definition, now)
+    while chunk := list(islice(rows, _CHUNK_ROWS)):
+        connection.execute(trials.insert(), chunk)
+    return study_id, True
+
+
+def _search_trials(
+    connection: Connection, study_id: int, definition: StudyDefinition, now: Instant
+) -> Iterator[dict[str, Any]]:
+    count = definition.search.trials_per_schedule
+    lanes: list[tuple[str, str, int | None, int]]
+    if definition.search.allocation == "equal":
+        rows = connection.execute(select(arms.c.task, arms.c.schedule, arms.c.id).where(arms.c.study_id == study_id))
+        lanes = [(row.task, row.schedule, row.id, count) for row in rows]
+    else:
+        lanes = [(task, JOINT_LANE, None, count * len(definition.schedules)) for task in definition.tasks]
+    for task, lane, arm_id, size in lanes:
+        for number in range(size):
+            yield {
+                "study_id": study_id,
+                "task": task,
+                "lane": lane,
+                "phase": "search",
+                "number": number,
+                "arm_id": arm_id,
+                "seed": training_seed(definition.search.seed, task, "search", number),
+                "state": TrialState.PLANNED,
+                "created_at": now,
+            }
+
+
+def objective(definition: StudyDefinition, manifest: TaskManifest | None) -> dict[str, str | None]:
+    """The metric and direction of a board; both None while nobody knows the task."""
+    if manifest is None:
+        return {"metric": None, "direction": None}
+    metric, direction = definition.objective.resolve(manifest.metric, manifest.direction)
+    return {"metric": metric, "direction": direction}
+
+
+def announced_manifests(connection: Connection, names: Sequence[str]) -> dict[str, TaskManifest]:
+    """The manifests of those tasks that were ever announced; the first one, where there are several."""
+    rows = connection.execute(
+        select(tasks.c.name, tasks.c.manifest).where(tasks.c.name.in_(names)).order_by(tasks.c.first_seen_at.desc())
+    )
+    return {row.name: TaskManifest.model_validate(row.manifest) for row in rows}
+
+
+# --- change of state
+
+
+def pause(connection: Connection, name: str) -> None:
+    """Hand out no more trials of a study; running ones go on. Once more changes nothing."""
+    _move(connection, name, {"running": "paused", "paused": "paused"}, None)
+
+
+def resume(connection: Connection, name: str) -> None:
+    """Hand out trials of a paused study again. Once more changes nothing."""
+    _move(connection, name, {"paused": "running", "running": "running"}, None)
+
+
+def cancel(connection: Connection, name: str, now: Instant) -> None:
+    """End a study for good: open trials are cancelled, workers are told to abandon. Once more changes nothing."""
+    row = _study_row(connection, name, lock=True)
+    if row.state == "cancelled":
+        return
+    _move(connection, name, {"running": "cancelled", "paused": "cancelled"}, now)
+    queue.cancel_open(connection, row.id, now)
+
+
+def _move(connection: Connection, name: str, allowed: Mapping[str, str], finished_at: Instant | None) -> None:
+    row = _study_row(connection, name, lock=True)
+    if row.state not in allowed:
+        raise ForbiddenTransition(
+            f"the study {name!r} is {row.state}; this needs one that is {' or '.join(sorted(allowed))}"
+        )
+    connection.execute(
+        update(studies).where(studies.c.id == row.id).values(state=allowed[row.state], finished_at=finished_at)
+    )
+
+
+def _study_row(connection: Connection, name: str, *, lock: bool = False) -> Any:
+    query = select(studies).where(studies.c.name == name)
+    row = connection.execute(query.with_for_update() if lock else query).first()
+    if row is None:
+        raise NotFound("study", name, connection.execute(select(studies.c.name)).scalars())
+    return row
+
+
+# --- read
+
+
+def study_id(connection: Connection, name: str) -> int:
+    """The id of a study. Raises NotFound."""
+    return int(_study_row(connection, name).id)
+
+
+def list_studies(connection: Connection) -> list[StudySummary]:
+    """All studies, newest first."""
+    counts: dict[int, dict[str, int]] = {}
+    for row in connection.execute(
+        select(trials.c.study_id, trials.c.state, func.count().label("n")).group_by(trials.c.study_id, trials.c.state)
+    ):
+        counts.setdefault(row.study_id, {})[row.state] = row.n
+    waiting = _waiting_tasks(connection)
+    rows = connection.execute(select(studies).order_by(studies.c.created_at.desc(), studies.c.id.desc()))
+    return [_summary(row, counts.get(row.id, {}), waiting.get(row.id, [])) for row in rows]
+
+
+def view(connection: Connection, name: str) -> StudyView:
+    """A study with its progress and warnings. Raises NotFound."""
+    row = _study_row(connection, name)
+    definition = read_definition(row.definition)
+    per_arm: dict[tuple[int, str], dict[TrialState, int]] = {}
+    unassigned: dict[str, dict[TrialState, int]] = {}
+    total: dict[str, int] = {}
+    for count in connection.execute(
+        select(trials.c.task, trials.c.arm_id, trials.c.phase, trials.c.state, func.count().label("n"))
+        .where(trials.c.study_id == row.id)
+        .group_by(trials.c.task, trials.c.arm_id, trials.c.phase, trials.c.state)
+    ):
+        state = TrialState(count.state)
+        target = (
+            unassigned.setdefault(count.task, {})
+            if count.arm_id is None
+            else per_arm.setdefault((count.arm_id, count.phase), {})
+        )
+        target[state] = count.n
+        total[state] = total.get(state, 0) + count.n
+    progress = [
+        ArmProgress(
+            task=arm.task,
+            schedule=arm.schedule,
+            phase=arm.phase,
+            search=per_arm.get((arm.id, "search"), {}),
+            confirm=per_arm.get((arm.id, "confirm"), {}),
+        )
+        for arm in connection.execute(
+            select(arms)
+            .join(boards, (boards.c.study_id == arms.c.study_id) & (boards.c.task == arms.c.task))
+            .where(arms.c.study_id == row.id)
+            .order_by(boards.c.position, arms.c.position)
+        )
+    ]
+    waiting = _waiting_tasks(connection).get(row.id, [])
+    summary = _summary(row, total, waiting)
+    return StudyView(
+        **summary.model_dump(),
+        definition=definition.model_dump(mode="json"),
+        arms=progress,
+        unassigned=unassigned,
+        warnings=_warnings(connection, row.state, definition, progress, waiting),
+    )
+
+
+def _summary(row: Any, counts: Mapping[str, int], waiting: Sequence[str]) -> StudySummary:
+    definition = read_definition(row.definition)
+    state: StudyState = row.state
+    if row.state == "running" and set(waiting) == set(definition.tasks):
+        state = "waiting_for_task"
+    return StudySummary(
+        name=row.name,
+        state=state,
+        created_at=iso(row.created_at),
+        finished_at=iso_or_none(row.finished_at),
+        tasks=definition.tasks,
+        schedules=[entry.type for entry in definition.schedules],
+        trials_planned=sum(counts.values()),
+        trials_finished=sum(n for key, n in counts.items() if TrialState(key) in TERMINAL),
+    )
+
+
+def _waiting_tasks(connection: Connection) -> dict[int, list[str]]:
+    """Per running study, the tasks that no worker has announced yet."""
+    rows = connection.execute(
+        select(boards.c.study_id, boards.c.task)
+        .join(studies, studies.c.id == boards.c.study_id)
+        .where(studies.c.state == "running", boards.c.task.not_in(select(tasks.c.name)))
+        .order_by(boards.c.study_id, boards.c.position)
+    )
+    waiting: dict[int, list[str]] = {}
+    for row in rows:
+        waiting.setdefault(row.study_id, []).append(row.task)
+    return waiting
+
+
+def _warnings(
+    connection: Connection,
+    state: str,
+    definition: StudyDefinition,
+    progress: Sequence[ArmProgress],
+    waiting: Sequence[str],
+) -> list[str]:
+    warnings = []
+    if definition.search.allocation == "explore":
+        warnings.append(
+            "explore: one search over all schedules together; it finds a good configuration fast but gives schedules "
+            "that start badly few trials, so its ranking is no fair comparison of schedules"
+        )
+    reasons = _unavailable(connection)
+    known = {*connection.execute(select(tasks.c.name)).scalars(), *BUILT_IN_TASKS}
+    for task in waiting:
+        hint = "" if task in BUILT_IN_TASKS else suggestion(task, known - {task})
+        said = "".join(f"; a worker says: {reason}" for reason in reasons.get(task, [])[:1])
+        warnings.append(f"no worker has announced the task {task!r} yet{hint}{said}")
+    for arm in progress:
+        failed = arm.search.get(TrialState.FAILED, 0) + arm.confirm.get(TrialState.FAILED, 0)
+        if failed:
+            warnings.append(f"{arm.schedule} on {arm.task}: {failed} trials failed; their `reason` says why")
+        if state != "cancelled" and arm.phase == "done" and not arm.search.get(TrialState.COMPLETED):
+            warnings.append(
+                f"{arm.schedule} on {arm.task}: no search trial was completed, so there is nothing to confirm"
+            )
+    return warnings
+
+
+def list_tasks(connection: Connection, now: Instant) -> list[TaskView]:
+    """The tasks that were announced, and those that workers know but cannot run."""
+    alive: dict[str, int] = {}
+    for row in connection.execute(select(workers.c.tasks).where(workers.c.last_seen_at >= _alive_since(now))):
+        for name in row.tasks:
+            alive[name] = alive.get(name, 0) + 1
+    reasons = _unavailable(connection)
+    announced = connection.execute(select(tasks).order_by(tasks.c.name, tasks.c.first_seen_at)).all()
+    views = [
+        TaskView(**row.manifest, workers=alive.get(row.name, 0), reasons=reasons.get(row.name, [])) for row in announced
+    ]
+    missing = sorted(set(reasons) & set(BUILT_IN_TASKS) - {row.name for row in announced})
+    return views + [TaskView(**BUILT_IN_TASKS[name].model_dump(), workers=0, reasons=reasons[name]) for name in missing]
+
+
+def list_workers(connection: Connection, now: Instant) -> list[WorkerView]:
+    """The workers that have asked for trials, the last heard of first."""
+    running: dict[str, list[int]] = {}
+    for trial in connection.execute(
+        select(trials.c.worker_id, trials.c.id).where(trials.c.state == TrialState.RUNNING).order_by(trials.c.id)
+    ):
+        running.setdefault(trial.worker_id, []).append(trial.id)
+    lost = {
+        row.worker_id: row.n
+        for row in connection.execute(
+            select(attempts.c.worker_id, func.count().label("n"))
+            .where(attempts.c.end == "lost")
+            .group_by(attempts.c.worker_id)
+        )
+    }
+    return [
+        WorkerView(
+            id=row.id,
+            name=row.name,
+            alive=row.last_seen_at >= _alive_since(now),
+            slots=row.slots,
+            backend=row.backend,
+            versions=row.versions,
+            tasks=row.tasks,
+            first_seen_at=iso(row.first_seen_at),
+            last_seen_at=iso(row.last_seen_at),
+            running=running.get(row.id, []),
+            lost=lost.get(row.id, 0),
+        )
+        for row in connection.execute(select(workers).order_by(workers.c.last_seen_at.desc(), workers.c.id))
+    ]
+
+
+def _unavailable(connection: Connection) -> dict[str, list[str]]:
+    reasons: dict[str, list[str]] = {}
+    for row in connection.execute(select(workers.c.unavailable).order_by(workers.c.last_seen_at.desc())):
+        for task, reason in row.unavailable.items():
+            if reason not in reasons.setdefault(task, []):
+                reasons[task].append(reason)
+    return reasons
+
+
+def _alive_since(now: Instant) -> Instant:
+    return now - WORKER_SILENCE_SECONDS * SECOND

@@ -1,0 +1,101 @@
+"""Studies: create, read, pause, resume, cancel."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from service import registry
+from service.errors import responses
+from service.state import ArenaState, Reading, Writing
+from studies.definition import StudyDefinition, read_definition
+from studies.documents import parse_document
+from studies.errors import FieldError, InvalidDefinition
+from studies.protocol import StudySummary, StudyView
+
+router = APIRouter(tags=["studies"])
+
+MAX_DEFINITION_BYTES = 1_000_000
+
+
+async def _posted_definition(request: Request) -> StudyDefinition:
+    """The definition in the body: JSON, or YAML."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_DEFINITION_BYTES:
+            raise InvalidDefinition(
+                [FieldError("(definition)", f"{len(body)} bytes or more", f"at most {MAX_DEFINITION_BYTES} bytes")]
+            )
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidDefinition([FieldError("(definition)", repr(body[:40]), f"must be UTF-8: {error}")]) from None
+    return read_definition(parse_document(text))
+
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            kind: {"schema": StudyDefinition.model_json_schema()} for kind in ("application/json", "application/yaml")
+        },
+    }
+}
+
+
+@router.post(
+    "/studies",
+    status_code=HTTPStatus.CREATED,
+    openapi_extra=_BODY,
+    responses={
+        200: {"model": StudyView, "description": "The identical definition was posted before"},
+        **responses(HTTPStatus.CONFLICT, HTTPStatus.UNPROCESSABLE_ENTITY),
+    },
+)
+def create_study(
+    definition: Annotated[StudyDefinition, Depends(_posted_definition)],
+    state: ArenaState,
+    connection: Writing,
+    response: Response,
+) -> StudyView:
+    """Create a study. The identical definition again: 200 and the existing study; another under its name: 409."""
+    _, created = registry.accept(connection, definition, state.clock())
+    if not created:
+        response.status_code = HTTPStatus.OK
+    return registry.view(connection, definition.name)
+
+
+@router.get("/studies", responses=responses())
+def list_studies(connection: Reading) -> list[StudySummary]:
+    """All studies, newest first."""
+    return registry.list_studies(connection)
+
+
+@router.get("/studies/{study}", responses=responses(HTTPStatus.NOT_FOUND))
+def get_study(study: str, connection: Reading) -> StudyView:
+    """A study: its state, how far each arm is, and what its owner should know."""
+    return registry.view(connection, study)
+
+
+@router.post("/studies/{study}/pause", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+def pause_study(study: str, connection: Writing) -> StudyView:
+    """Hand out no more trials; running ones go on. Once more changes nothing."""
+    registry.pause(connection, study)
+    return registry.view(connection, study)
+
+
+@router.post("/studies/{study}/resume", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+def resume_study(study: str, connection: Writing) -> StudyView:
+    """Hand out trials of a paused study again. Once more changes nothing."""
+    registry.resume(connection, study)
+    return registry.view(connection, study)
+
+
+@router.post("/studies/{study}/cancel", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+def cancel_study(study: str, state: ArenaState, connection: Writing) -> StudyView:
+    """End a study for good: running trials are abandoned, the others cancelled. Once more changes nothing."""
+    registry.cancel(connection, study, state.clock())
+    return registry.view(connection, study)

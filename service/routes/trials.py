@@ -1,0 +1,38 @@
+"""Trials and their epochs."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from service import trials
+from service.errors import responses
+from service.state import Reading
+from studies.protocol import EpochPage, TrialDetail, TrialPage
+
+router = APIRouter(tags=["trials"])
+
+_MAX_ID = 2**63 - 1
+TrialId = Annotated[int, Path(ge=1, le=_MAX_ID)]
+Cursor = Annotated[int, Query(ge=0, le=_MAX_ID, description="`next_cursor` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+@router.get("/studies/{study}/trials", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+def list_trials(study: str, connection: Reading, cursor: Cursor = 0, limit: Limit = 200) -> TrialPage:
+    """The trials of a study, in the order of their ids."""
+    return trials.page(connection, study, cursor, limit)
+
+
+@router.get("/trials/{trial_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+def get_trial(trial_id: TrialId, connection: Reading) -> TrialDetail:
+    """A trial with the history of its attempts."""
+    return trials.detail(connection, trial_id)
+
+
+@router.get("/trials/{trial_id}/epochs", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+def list_epochs(trial_id: TrialId, connection: Reading, cursor: Cursor = 0, limit: Limit = 1000) -> EpochPage:
+    """The epochs of a trial's latest attempt, with the learning rates as applied."""
+    return trials.epoch_page(connection, trial_id, cursor, limit)

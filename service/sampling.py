@@ -1,0 +1,206 @@
+"""From a space and the history of a search to the next point. The only file that imports Optuna.
+
+`random` and `qmc` are functions of (study seed, lane, trial number) alone: the same study has the same
+points again, whatever was interrupted. `tpe` also depends on the order in which results came in.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState as OptunaState
+from scipy.stats import qmc
+
+from studies.definition import SamplerName
+from studies.seeds import derive
+from studies.space import POINT_DIMENSIONS, Choice, Fixed, FlatSpace, JointSpace, Range, Value
+from studies.tasks import Direction
+from studies.trial import TrialState
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+_SCHEDULE = "schedule"
+MAX_STARTUP_TRIALS = 10
+"""TPE starts with random points: half of the search, but no more than Optuna's own number."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A point: the schedule, and a value for every parameter of its space."""
+
+    schedule: str
+    values: dict[str, Value]
+
+
+@dataclass(frozen=True)
+class Past:
+    """What became of a point: still open (`value` None and an open state), or ended."""
+
+    trial_id: int
+    number: int
+    proposal: Proposal
+    state: TrialState
+    value: float | None
+
+
+class Sampler:
+    """The sampler of one lane: one search over one space.
+
+    seed, task, lane: what random points derive from. size: the number of trials of the search.
+    """
+
+    def __init__(
+        self,
+        name: SamplerName,
+        space: FlatSpace | JointSpace,
+        direction: Direction,
+        *,
+        seed: int,
+        task: str,
+        lane: str,
+        size: int,
+    ) -> None:
+        self.name = name
+        self._space = space
+        self._seed = seed
+        self._parts = (task, lane)
+        self._startup = min(MAX_STARTUP_TRIALS, max(1, size // 2))
+        self._study = optuna.create_study(direction=direction, pruner=optuna.pruners.NopPruner())
+        self._numbers: dict[int, int] = {}
+
+    @property
+    def learns(self) -> bool:
+        """Whether the points depend on the history."""
+        return self.name == "tpe"
+
+    def propose(self, trial_id: int, number: int) -> Proposal:
+        """The point for trial `number`; with TPE the trial counts as open from now on."""
+        if self.name == "qmc":
+            return self._quasi_random(number)
+        seed = derive(self._seed, "sampler", *self._parts, number)
+        self._study.sampler = optuna.samplers.RandomSampler(seed=seed) if self.name == "random" else self._tpe(seed)
+        trial = self._study.ask()
+        self._numbers[trial_id] = trial.number
+        return suggest(self._space, trial)
+
+    def forget(self, trial_id: int) -> None:
+        """Take back a proposal that was not used."""
+        self._study.tell(self._numbers.pop(trial_id), state=OptunaState.FAIL)
+
+    def learn(self, past: Past) -> None:
+        """Take in what became of a point; a point that was not proposed here is added to the history.
+
+        Optuna is told of a diverged run as of a pruned one without values: worse than any completed.
+        """
+        if not self.learns:
+            return
+        state, value = _told(past)
+        if past.trial_id not in self._numbers:
+            params, distributions = flat_parameters(self._space, past.proposal)
+            frozen = optuna.trial.create_trial(
+                state=state, value=value, params=dict(params), distributions=distributions
+            )
+            self._study.add_trial(frozen)
+            self._numbers[past.trial_id] = len(self._study.get_trials(deepcopy=False)) - 1
+        elif state != OptunaState.RUNNING:
+            self._study.tell(self._numbers[past.trial_id], value, state=state, skip_if_finished=True)
+
+    def _tpe(self, seed: int) -> optuna.samplers.BaseSampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # constant_liar: points that run elsewhere are not proposed once more.
+            return optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=self._startup, constant_liar=True)
+
+    def _quasi_random(self, number: int) -> Proposal:
+        """Point `number` of a scrambled Sobol sequence; Owen's scrambling, seeded by the study alone.
+
+        All arms of a study share the sequence, so that trial n has the same base rate in every arm.
+        """
+        engine = qmc.Sobol(POINT_DIMENSIONS, scramble=True, rng=derive(self._seed, "qmc"))
+        if number:  # SciPy's fast_forward(0) overflows
+            engine.fast_forward(number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # one point is no power of two; we take one after another
+            point = engine.random(1)[0]
+        if isinstance(self._space, JointSpace):
+            schedule, values = self._space.at(point)
+            return Proposal(schedule, values)
+        return Proposal(self._space.schedule, self._space.at(point))
+
+
+def suggest(space: FlatSpace | JointSpace, trial: optuna.Trial) -> Proposal:
+    """Ask Optuna for a point; in a joint space branch by branch, each branch with its own names."""
+    if isinstance(space, FlatSpace):
+        return Proposal(space.schedule, _suggest_flat(space, trial, prefix=""))
+    schedule = str(trial.suggest_categorical(_SCHEDULE, [branch.schedule for branch in space.branches]))
+    return Proposal(schedule, _suggest_flat(space.branch(schedule), trial, prefix=f"{schedule}."))
+
+
+def _suggest_flat(space: FlatSpace, trial: optuna.Trial, prefix: str) -> dict[str, Value]:
+    values: dict[str, Value] = {}
+    for name, domain in space.domains.items():
+        match domain:
+            case Fixed():
+                values[name] = domain.value
+            case Choice():
+                # An index, not the value: Optuna holds True and 1 for the same category.
+                index = trial.suggest_categorical(prefix + name, range(len(domain.values)))
+                values[name] = domain.values[index]
+            case Range(integer=True):
+                values[name] = trial.suggest_int(prefix + name, int(domain.low), int(domain.high), log=domain.log)
+            case Range():
+                values[name] = trial.suggest_float(prefix + name, domain.low, domain.high, log=domain.log)
+    return values
+
+
+def flat_parameters(
+    space: FlatSpace | JointSpace, proposal: Proposal
+) -> tuple[dict[str, Value], dict[str, BaseDistribution]]:
+    """A point as Optuna holds it: parameters by name, with their distributions."""
+    params: dict[str, Value] = {}
+    distributions: dict[str, BaseDistribution] = {}
+    prefix = ""
+    if isinstance(space, JointSpace):
+        distributions[_SCHEDULE] = CategoricalDistribution([branch.schedule for branch in space.branches])
+        params[_SCHEDULE] = proposal.schedule
+        prefix = f"{proposal.schedule}."
+        space = space.branch(proposal.schedule)
+    for name, domain in space.domains.items():
+        value = proposal.values[name]
+        match domain:
+            case Fixed():
+                continue
+            case Choice():
+                distributions[prefix + name] = CategoricalDistribution(range(len(domain.values)))
+                value = _index(domain, value)
+            case Range(integer=True):
+                distributions[prefix + name] = IntDistribution(int(domain.low), int(domain.high), log=domain.log)
+            case Range():
+                distributions[prefix + name] = FloatDistribution(domain.low, domain.high, log=domain.log)
+        params[prefix + name] = value
+    return params, distributions
+
+
+def _index(domain: Choice, value: Value) -> int:
+    same: Callable[[Value], bool] = lambda other: other == value and isinstance(other, bool) == isinstance(value, bool)  # noqa: E731
+    return next(index for index, other in enumerate(domain.values) if same(other))
+
+
+_TOLD: Mapping[TrialState, OptunaState] = {
+    TrialState.READY: OptunaState.RUNNING,
+    TrialState.RUNNING: OptunaState.RUNNING,
+    TrialState.COMPLETED: OptunaState.COMPLETE,
+    TrialState.PRUNED: OptunaState.PRUNED,
+    TrialState.DIVERGED: OptunaState.PRUNED,
+    TrialState.FAILED: OptunaState.FAIL,
+    TrialState.CANCELLED: OptunaState.FAIL,
+}
+
+
+def _told(past: Past) -> tuple[OptunaState, float | None]:
+    state = _TOLD[past.state]
+    return state, past.value if state == OptunaState.COMPLETE else None

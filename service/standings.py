@@ -1,0 +1,146 @@
+"""Leaderboards: the queries that gather what `studies.leaderboard` ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, case, func, select
+
+from service.registry import study_id
+from service.tables import arms, boards, studies, tasks, trials
+from studies.configuration import Configuration
+from studies.definition import At, read_definition
+from studies.errors import NotFound
+from studies.leaderboard import ArmResults, best_per_schedule, board
+from studies.protocol import Board, Leaderboard
+from studies.tasks import BUILT_IN_TASKS
+from studies.trial import TrialState
+
+
+def of_study(connection: Connection, name: str) -> Leaderboard:
+    """The leaderboard of a study: a board per task. Raises NotFound."""
+    ident = study_id(connection, name)
+    definition = read_definition(
+        connection.execute(select(studies.c.definition).where(studies.c.id == ident)).scalar_one()
+    )
+    results = _arm_results(connection, arms.c.study_id == ident)
+    ranked: list[Board] = []
+    notes: list[str] = []
+    for row in _boards(connection, boards.c.study_id == ident):
+        if row.metric is None:
+            notes.append(f"no worker has announced the task {row.task!r} yet: its metric is not known")
+            continue
+        mine = [arm for arm in results if arm.task == row.task]
+        ranked.append(board(row.task, row.metric, row.direction, definition.objective.at, mine))
+    if definition.search.allocation == "explore":
+        notes.append("explore: schedules that started badly got few trials; not a fair comparison of schedules")
+    return _leaderboard(name, notes, ranked)
+
+
+def of_task(connection: Connection, task: str) -> Leaderboard:
+    """The leaderboard of a task across all studies: each schedule's best arm, with the study it is from.
+
+    Studies that judge by another metric than the most recent one does are left out, and a note says so.
+    Raises NotFound if nobody knows the task.
+    """
+    rows = _boards(connection, and_(boards.c.task == task, boards.c.metric.is_not(None)))
+    if not rows:
+        known = {*BUILT_IN_TASKS, *connection.execute(select(tasks.c.name)).scalars()}
+        if task in known:
+            return _leaderboard(None, [f"no study has the task {task!r} yet"], [])
+        raise NotFound("task", task, known)
+    metric, direction = rows[-1].metric, rows[-1].direction
+    same = [row for row in rows if (row.metric, row.direction) == (metric, direction)]
+    notes = ["across studies: each schedule's best arm; its settings are in params, its study is named"]
+    if len(same) < len(rows):
+        notes.append(f"{len(rows) - len(same)} studies judged by another metric than {metric} are left out")
+    results = _arm_results(connection, and_(arms.c.task == task, arms.c.study_id.in_([row.study_id for row in same])))
+    counted: set[At] = {read_definition(row.definition).objective.at for row in same}
+    at = counted.pop() if len(counted) == 1 else None
+    if at is None:
+        notes.append("some studies count the best validation epoch, some the last")
+    return _leaderboard(None, notes, [board(task, metric, direction, at, best_per_schedule(results, direction))])
+
+
+def _leaderboard(study: str | None, notes: list[str], ranked: list[Board]) -> Leaderboard:
+    if any(b.provisional for b in ranked):
+        notes = ["provisional: no confirm runs yet, ranked on the best search trial's validation value", *notes]
+    return Leaderboard(study=study, notes=notes, boards=ranked, entries=[entry for b in ranked for entry in b.entries])
+
+
+def _boards(connection: Connection, where: ColumnElement[bool]) -> Sequence[Any]:
+    return connection.execute(
+        select(boards, studies.c.definition)
+        .join(studies, studies.c.id == boards.c.study_id)
+        .where(where)
+        .order_by(boards.c.study_id, boards.c.position)
+    ).all()
+
+
+def _arm_results(connection: Connection, where: ColumnElement[bool]) -> list[ArmResults]:
+    rows = connection.execute(
+        select(arms.c.id, arms.c.task, arms.c.schedule, studies.c.name)
+        .join(studies, studies.c.id == arms.c.study_id)
+        .where(where)
+        .order_by(arms.c.study_id, arms.c.position)
+    ).all()
+    wanted = select(arms.c.id).where(where)
+    counts: dict[int, dict[TrialState, int]] = {}
+    seconds: dict[int, float] = {}
+    for row in connection.execute(
+        select(trials.c.arm_id, trials.c.state, func.count().label("n"), func.sum(trials.c.train_seconds).label("s"))
+        .where(trials.c.arm_id.in_(wanted))
+        .group_by(trials.c.arm_id, trials.c.state)
+    ):
+        counts.setdefault(row.arm_id, {})[TrialState(row.state)] = row.n
+        seconds[row.arm_id] = seconds.get(row.arm_id, 0.0) + (row.s or 0.0)
+    confirmed: dict[int, list[Any]] = {}
+    for row in connection.execute(
+        select(trials.c.arm_id, trials.c.test_value, trials.c.test_value_best, trials.c.test_value_last)
+        .where(
+            trials.c.arm_id.in_(wanted),
+            trials.c.phase == "confirm",
+            trials.c.state == TrialState.COMPLETED,
+        )
+        .order_by(trials.c.number)
+    ):
+        confirmed.setdefault(row.arm_id, []).append(row)
+    best = best_search_trials(connection, wanted)
+    return [
+        ArmResults(
+            task=row.task,
+            schedule=row.schedule,
+            study=row.name,
+            test=[run.test_value for run in confirmed.get(row.id, [])],
+            test_best=[run.test_value_best for run in confirmed.get(row.id, []) if run.test_value_best is not None],
+            test_last=[run.test_value_last for run in confirmed.get(row.id, []) if run.test_value_last is not None],
+            search_value=best[row.id].value if row.id in best else None,
+            search_trial=best[row.id].id if row.id in best else None,
+            configuration=(Configuration.model_validate(best[row.id].configuration) if row.id in best else None),
+            counts=counts.get(row.id, {}),
+            train_seconds=seconds.get(row.id, 0.0),
+        )
+        for row in rows
+    ]
+
+
+def best_search_trials(connection: Connection, arm_ids: Any) -> dict[int, Any]:
+    """Per arm its best completed search trial, the first of equals: a row of trials.
+
+    arm_ids: ids, or a select of them.
+    """
+    merit = case((boards.c.direction == "maximize", -trials.c.value), else_=trials.c.value)
+    order = func.row_number().over(partition_by=trials.c.arm_id, order_by=(merit, trials.c.number))
+    ranked = (
+        select(trials, order.label("place"))
+        .join(boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task))
+        .where(
+            trials.c.arm_id.in_(arm_ids),
+            trials.c.phase == "search",
+            trials.c.state == TrialState.COMPLETED,
+            trials.c.value.is_not(None),
+        )
+        .subquery()
+    )
+    return {row.arm_id: row for row in connection.execute(select(ranked).where(ranked.c.place == 1))}

@@ -1,0 +1,232 @@
+"""The tables: our own, and the only truth. What must always hold is a constraint here, not only code.
+
+Instants are integers, microseconds UTC (`service.clock`). The views `arena_trials`, `arena_epochs` and
+`arena_leaderboard`, for people who speak SQL, are made by the migrations.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    false,
+    text,
+)
+
+from studies.trial import TrialState
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+JOINT_LANE = "*"
+"""The lane of search trials whose schedule the sampler chooses (`explore`)."""
+
+_Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only as INTEGER
+_Instant = BigInteger
+
+
+def _one_of(column: str, values: list[str]) -> str:
+    return f"{column} IN ({', '.join(repr(value) for value in values)})"
+
+
+studies = Table(
+    "studies",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("state", String(20), nullable=False),
+    Column("definition", JSON, nullable=False),
+    # Grows by one with every trial that ends; a trial bears the revision at which it did.
+    Column("revision", BigInteger, nullable=False, server_default=text("0")),
+    Column("created_at", _Instant, nullable=False),
+    Column("finished_at", _Instant),
+    CheckConstraint(_one_of("state", ["running", "paused", "finished", "cancelled"]), name="state"),
+    CheckConstraint("(state IN ('finished', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"),
+)
+
+boards = Table(
+    "boards",  # one task of a study: what its trials are judged by
+    metadata,
+    Column("study_id", _Id, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("task", String(100), primary_key=True),
+    Column("position", Integer, nullable=False),
+    # Unknown until the task is: a study may be posted before any worker announces its task.
+    Column("metric", String(100)),
+    Column("direction", String(10)),
+    CheckConstraint("direction IN ('maximize', 'minimize')", name="direction"),
+    CheckConstraint("(metric IS NULL) = (direction IS NULL)", name="metric"),
+)
+
+arms = Table(
+    "arms",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("study_id", _Id, nullable=False),
+    Column("task", String(100), nullable=False),
+    Column("schedule", String(50), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("phase", String(10), nullable=False),
+    # The flat space, defaults filled in: a later release with other defaults does not change a study.
+    Column("space", JSON, nullable=False),
+    UniqueConstraint("study_id", "task", "schedule"),
+    ForeignKeyConstraint(["study_id", "task"], ["boards.study_id", "boards.task"], ondelete="CASCADE"),
+    CheckConstraint("phase IN ('search', 'confirm', 'done')", name="phase"),
+)
+
+trials = Table(
+    "trials",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("study_id", _Id, nullable=False),
+    Column("task", String(100), nullable=False),
+    # Which search a trial belongs to: its schedule, or `*` where the sampler chooses the schedule.
+    Column("lane", String(50), nullable=False),
+    Column("phase", String(10), nullable=False),
+    Column("number", Integer, nullable=False),
+    # Empty only while the sampler has yet to choose the schedule.
+    Column("arm_id", _Id, ForeignKey("arms.id", ondelete="CASCADE")),
+    Column("seed", BigInteger, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("parameters", JSON(none_as_null=True)),  # the flat values, by the names of the space
+    Column("configuration", JSON(none_as_null=True)),
+    Column("sampled_at_revision", BigInteger),  # what the sampler had seen
+    # The lease: the token stays good until the trial is leased anew, also past the expiry.
+    Column("attempt", Integer, nullable=False, server_default=text("0")),
+    Column("token", String(100)),
+    Column("worker_id", String(100)),
+    Column("lease_expires_at", _Instant),
+    Column("stop_requested", Boolean, nullable=False, server_default=false()),
+    Column("crashed", Integer, nullable=False, server_default=text("0")),
+    Column("lost", Integer, nullable=False, server_default=text("0")),
+    Column("preempted", Integer, nullable=False, server_default=text("0")),
+    # The result: `value` is the validation objective at the epoch that counts, `test_value` the same
+    # metric on the test data; best and last are recorded whichever counts.
+    Column("value", Float),
+    Column("best_value", Float),
+    Column("best_epoch", Integer),
+    Column("last_value", Float),
+    Column("last_epoch", Integer),
+    Column("test_value", Float),
+    Column("test_value_best", Float),
+    Column("test_value_last", Float),
+    Column("test_best", JSON(none_as_null=True)),
+    Column("test_last", JSON(none_as_null=True)),
+    Column("train_seconds", Float),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("revision", BigInteger),
+    Column("created_at", _Instant, nullable=False),
+    Column("ready_at", _Instant),
+    Column("started_at", _Instant),
+    Column("finished_at", _Instant),
+    UniqueConstraint("study_id", "task", "lane", "phase", "number"),
+    ForeignKeyConstraint(["study_id", "task"], ["boards.study_id", "boards.task"], ondelete="CASCADE"),
+    CheckConstraint(_one_of("state", [str(state) for state in TrialState]), name="state"),
+    CheckConstraint("phase IN ('search', 'confirm')", name="phase"),
+    CheckConstraint("(state = 'running') = (lease_expires_at IS NOT NULL)", name="one_live_lease"),
+    CheckConstraint("state <> 'running' OR (token IS NOT NULL AND worker_id IS NOT NULL)", name="lease_has_holder"),
+    CheckConstraint("state IN ('planned', 'cancelled') OR configuration IS NOT NULL", name="configured"),
+    CheckConstraint("configuration IS NULL OR arm_id IS NOT NULL", name="configured_in_arm"),
+    CheckConstraint(
+        "(state IN ('planned', 'ready', 'running')) = (finished_at IS NULL)"
+        " AND (finished_at IS NULL) = (revision IS NULL)",
+        name="finished",
+    ),
+)
+Index("ix_trials_study", trials.c.study_id, trials.c.id)
+Index("ix_trials_arm", trials.c.arm_id, trials.c.phase, trials.c.state)
+Index("ix_trials_lane_revision", trials.c.study_id, trials.c.task, trials.c.lane, trials.c.revision)
+Index("ix_trials_worker", trials.c.worker_id)
+for _state, _columns in {
+    "planned": (trials.c.study_id, trials.c.number),
+    "ready": (trials.c.ready_at, trials.c.id),
+    "running": (trials.c.lease_expires_at,),
+}.items():
+    _where = text(f"state = '{_state}'")
+    Index(f"ix_trials_{_state}", *_columns, sqlite_where=_where, postgresql_where=_where)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("trial_id", _Id, ForeignKey("trials.id", ondelete="CASCADE"), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("token", String(100), nullable=False, unique=True),
+    Column("request_id", String(100), nullable=False, index=True),
+    Column("worker_id", String(100), nullable=False, index=True),
+    Column("fingerprint", String(100)),  # of the task, as that worker announced it
+    Column("started_at", _Instant, nullable=False),
+    Column("ended_at", _Instant),
+    Column("end", String(10)),  # the trial's outcome, or how the attempt ended without one
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("log_end", Text, nullable=False, server_default=""),
+    CheckConstraint('(ended_at IS NULL) = ("end" IS NULL)', name="ended"),
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("trial_id", _Id, primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("value", Float),  # the objective; empty where it was not finite
+    Column("metrics", JSON, nullable=False),
+    Column("lr_first", Float, nullable=False),
+    Column("lr_last", Float, nullable=False),
+    Column("seconds", Float, nullable=False),
+    Column("reported_at", _Instant, nullable=False),
+    ForeignKeyConstraint(["trial_id", "attempt"], ["attempts.trial_id", "attempts.attempt"], ondelete="CASCADE"),
+)
+
+tasks = Table(
+    "tasks",  # as announced; a second fingerprint is a second row
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("fingerprint", String(100), primary_key=True),
+    Column("manifest", JSON, nullable=False),
+    Column("first_seen_at", _Instant, nullable=False),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String(100), primary_key=True),
+    Column("name", String(200), nullable=False),
+    Column("slots", Integer, nullable=False),
+    # Slots that have no trial, as announced; the director fills as many trials' parameters in.
+    Column("free_slots", Integer, nullable=False),
+    Column("backend", String(50), nullable=False),
+    Column("versions", JSON, nullable=False),
+    Column("tasks", JSON, nullable=False),
+    Column("unavailable", JSON, nullable=False),
+    Column("first_seen_at", _Instant, nullable=False),
+    Column("last_seen_at", _Instant, nullable=False),
+)
+
+director = Table(
+    "director",  # one row: who leads; every change of leader has a higher epoch, which fences off the last
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("holder", String(100), nullable=False),
+    Column("expires_at", _Instant, nullable=False),
+    CheckConstraint("id = 1", name="single"),
+)

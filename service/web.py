@@ -1,0 +1,43 @@
+"""The web process: `python -m service.web LISTENER_FD DATABASE LEASE_SECONDS LIFELINE_FD`."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from types import FrameType
+
+import uvicorn
+
+from service.app import create_app
+from service.lifeline import end_with_parent
+from service.logs import configure
+from service.settings import Settings
+from service.state import Arena
+
+SHUTDOWN_SECONDS = 5
+"""How long open requests may go on after SIGTERM."""
+
+
+class _Server(uvicorn.Server):
+    """A server that lets waiting claims go when it is told to stop, rather than waiting for them."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        arena: Arena | None = getattr(self.config.app.state, "arena", None)  # type: ignore[union-attr]
+        if arena is not None:
+            arena.ready.end()
+
+
+def main(listener_fd: str, database: str, lease_seconds: str, lifeline_fd: str) -> None:
+    """Serve on the inherited socket until SIGTERM, or until the supervisor is gone."""
+    configure("web")
+    end_with_parent(int(lifeline_fd))
+    app = create_app(Settings(database, float(lease_seconds)))
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, timeout_keep_alive=75
+    )
+    _Server(config).run(sockets=[socket.socket(fileno=int(listener_fd))])
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

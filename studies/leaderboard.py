@@ -1,0 +1,127 @@
+"""Ranking schedules from their results. Pure: facts in, entries out."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from studies.configuration import Configuration
+from studies.definition import At
+from studies.protocol import Board, LeaderboardEntry, Spread
+from studies.tasks import Direction
+from studies.trial import OPEN, TrialState, is_better
+
+
+@dataclass(frozen=True)
+class ArmResults:
+    """What is known of one arm.
+
+    test, test_best, test_last: one value per completed confirm run, in the order of seeds: the objective
+    on the test data at the epoch that counts, with the best validation epoch's weights, with the last.
+    search_value: the best search trial's validation objective; counts: trials of both phases by state.
+    """
+
+    task: str
+    schedule: str
+    study: str
+    test: Sequence[float] = ()
+    test_best: Sequence[float] = ()
+    test_last: Sequence[float] = ()
+    search_value: float | None = None
+    search_trial: int | None = None
+    configuration: Configuration | None = None
+    counts: Mapping[TrialState, int] = field(default_factory=dict)
+    train_seconds: float = 0.0
+
+
+def board(
+    task: str, metric: str, direction: Direction, at: At | None, results: Sequence[ArmResults]
+) -> Board:
+    """The arms of one task, ranked.
+
+    Arms with confirm runs go first, by the mean test value; the others follow, by their best search
+    value, and arms without either come last. Equal ones share a rank. The board is provisional until
+    some arm has confirm runs.
+    """
+    entries = [_entry(arm) for arm in results]
+    entries.sort(key=lambda entry: (*_merit(entry, direction), entry.schedule, entry.study))
+    for index, entry in enumerate(entries):
+        before = entries[index - 1] if index else None
+        same = before is not None and _merit(before, direction) == _merit(entry, direction)
+        entry.rank = before.rank if before is not None and same else index + 1
+    return Board(
+        task=task,
+        metric=metric,
+        direction=direction,
+        at=at,
+        provisional=all(entry.provisional for entry in entries),
+        entries=entries,
+    )
+
+
+def best_per_schedule(results: Sequence[ArmResults], direction: Direction) -> list[ArmResults]:
+    """Of several studies' arms the best one of each schedule: by confirmed mean, else by search value."""
+    best: dict[str, ArmResults] = {}
+    for arm in results:
+        held = best.get(arm.schedule)
+        if held is None or _merit(_entry(arm), direction) < _merit(_entry(held), direction):
+            best[arm.schedule] = arm
+    return list(best.values())
+
+
+def best_search(
+    trials: Sequence[tuple[int, float | None]], direction: Direction
+) -> tuple[int, float] | None:
+    """The (id, value) of the best trial, the first of equals; None if none has a value."""
+    best: tuple[int, float] | None = None
+    for trial_id, value in trials:
+        if value is not None and (best is None or is_better(value, best[1], direction)):
+            best = trial_id, value
+    return best
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and standard deviation (n - 1) of the values."""
+    return Spread(
+        mean=statistics.fmean(values) if values else None,
+        std=statistics.stdev(values) if len(values) > 1 else None,
+        seeds=len(values),
+    )
+
+
+def _entry(arm: ArmResults) -> LeaderboardEntry:
+    counting = spread(arm.test)
+    return LeaderboardEntry(
+        rank=0,
+        task=arm.task,
+        schedule=arm.schedule,
+        study=arm.study,
+        provisional=not arm.test,
+        mean=counting.mean,
+        std=counting.std,
+        seeds=counting.seeds,
+        best_epoch=spread(arm.test_best),
+        last_epoch=spread(arm.test_last),
+        search_value=arm.search_value,
+        search_trial=arm.search_trial,
+        params=arm.configuration,
+        completed=arm.counts.get(TrialState.COMPLETED, 0),
+        pruned=arm.counts.get(TrialState.PRUNED, 0),
+        diverged=arm.counts.get(TrialState.DIVERGED, 0),
+        failed=arm.counts.get(TrialState.FAILED, 0),
+        cancelled=arm.counts.get(TrialState.CANCELLED, 0),
+        unfinished=sum(arm.counts.get(state, 0) for state in OPEN),
+        train_seconds=arm.train_seconds,
+    )
+
+
+def _merit(entry: LeaderboardEntry, direction: Direction) -> tuple[int, float]:
+    """Smaller is better: confirmed, searched, neither; then the value."""
+    sign = -1.0 if direction == "maximize" else 1.0
+    if entry.mean is not None:
+        return 0, sign * entry.mean
+    if entry.search_value is not None:
+        return 1, sign * entry.search_value
+    return 2, math.inf
