@@ -397,7 +397,7 @@ def _wanted(connection: Connection, now: Instant) -> list[Planned]:
                 trials.c.task.in_(tasks),
                 trials.c.id.not_in([trial.id for trial in chosen]),
             )
-            .order_by(trials.c.study_id, trials.c.number, trials.c.id)
+            .order_by(trials.c.study_id, trials.c.phase.desc(), trials.c.number, trials.c.id)  # searches first
             .limit(free)
         )
         chosen += [Planned(**row._mapping) for row in rows]

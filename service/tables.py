@@ -157,7 +157,7 @@ Index("ix_trials_arm", trials.c.arm_id, trials.c.phase, trials.c.state)
 Index("ix_trials_lane_revision", trials.c.study_id, trials.c.task, trials.c.lane, trials.c.revision)
 Index("ix_trials_worker", trials.c.worker_id)
 for _state, _columns in {
-    "planned": (trials.c.study_id, trials.c.number),
+    "planned": (trials.c.study_id, trials.c.phase, trials.c.number),
     "ready": (trials.c.ready_at, trials.c.id),
     "running": (trials.c.lease_expires_at,),
 }.items():

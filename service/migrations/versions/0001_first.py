@@ -166,7 +166,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_trials_planned",
         "trials",
-        ["study_id", "number"],
+        ["study_id", "phase", "number"],
         unique=False,
         sqlite_where=sa.text("state = 'planned'"),
         postgresql_where=sa.text("state = 'planned'"),

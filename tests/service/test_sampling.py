@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import math
+
+import optuna
+import pytest
+from scipy.stats import kstest, loguniform, qmc
+
+from service.sampling import Past, Proposal, Sampler
+from studies.definition import SamplerName, StudyDefinition
+from studies.seeds import derive
+from studies.space import Choice, Fixed, FlatSpace, JointSpace, Range
+from studies.trial import TrialState
+
+RATE = Range(low=0.001, high=1.0, log=True)
+FLAT = FlatSpace(
+    schedule="step",
+    domains={
+        "learning_rate": RATE,
+        "warmup": Fixed(value=0.0),
+        "optimizer.nesterov": Choice(values=(False, True)),
+        "schedule.drops": Range(low=1, high=6, integer=True),
+        "schedule.factor": Choice(values=(0.1, 0.5)),
+    },
+)
+JOINT = JointSpace(branches=(FLAT, FlatSpace(schedule="constant", domains={"learning_rate": RATE})))
+
+
+def sampler(name: SamplerName, space: FlatSpace | JointSpace = FLAT, *, seed: int = 1, lane: str = "step") -> Sampler:
+    return Sampler(name, space, "maximize", seed=seed, task="t", lane=lane, size=16)
+
+
+def told(number: int, proposal: Proposal, value: float, state: TrialState = TrialState.COMPLETED) -> Past:
+    return Past(number, number, proposal, state, value)
+
+
+@pytest.mark.parametrize("name", ["random", "qmc"])
+@pytest.mark.parametrize("space", [FLAT, JOINT], ids=["flat", "joint"])
+def test_points_without_history_depend_on_seed_lane_and_number_alone(name: SamplerName, space: FlatSpace) -> None:
+    forward, backward = sampler(name, space), sampler(name, space)
+    there = [forward.propose(number, number) for number in range(12)]
+    back = [backward.propose(number, number) for number in reversed(range(12))]
+    assert there == back[::-1]
+    assert there != [sampler(name, space, seed=2).propose(n, n) for n in range(12)]
+
+
+def test_quasi_random_points_are_scipys_scrambled_sobol_sequence() -> None:
+    engine = qmc.Sobol(64, scramble=True, rng=derive(1, "qmc"))
+    expected = engine.random(16)
+    one = sampler("qmc")
+    for number, u in enumerate(expected):
+        values = one.propose(number, number).values
+        assert values["learning_rate"] == pytest.approx(0.001 * 1000 ** u[0])
+        assert values["optimizer.nesterov"] is bool(u[1] >= 0.5)
+        assert values["schedule.drops"] == 1 + int(u[2] * 6)
+        assert values["schedule.factor"] == (0.1 if u[3] < 0.5 else 0.5)
+
+
+def test_quasi_random_base_rates_fill_the_range_evenly() -> None:
+    one = sampler("qmc")
+    rates = sorted(float(one.propose(n, n).values["learning_rate"]) for n in range(16))
+    cells = [int((16 / 3) * (3 + math.log10(rate))) for rate in rates]
+    assert cells == list(range(16))
+
+
+def test_random_base_rates_are_log_uniform() -> None:
+    one = sampler("random")
+    rates = [float(one.propose(n, n).values["learning_rate"]) for n in range(300)]
+    assert kstest(rates, loguniform(0.001, 1.0).cdf).pvalue > 0.01
+
+
+def test_a_joint_point_has_the_parameters_of_its_own_schedule() -> None:
+    for name in ("random", "qmc", "tpe"):
+        one = sampler(name, JOINT)
+        seen = [one.propose(number, number) for number in range(20)]
+        assert {point.schedule for point in seen} == {"step", "constant"}
+        for point in seen:
+            assert list(point.values) == list(JOINT.branch(point.schedule).domains)
+
+
+def test_values_keep_their_kind() -> None:
+    for name in ("random", "qmc", "tpe"):
+        values = sampler(name).propose(0, 0).values
+        assert [type(value) for value in values.values()] == [float, float, bool, int, float]
+
+
+@pytest.mark.parametrize("space", [FLAT, JOINT], ids=["flat", "joint"])
+def test_a_rebuilt_sampler_proposes_what_the_one_that_went_on_does(space: FlatSpace | JointSpace) -> None:
+    lasting = sampler("tpe", space)
+    history: list[Past] = []
+    for number in range(14):
+        proposal = lasting.propose(number, number)
+        past = told(number, proposal, float(proposal.values["learning_rate"]))
+        lasting.learn(past)
+        history.append(past)
+        rebuilt = sampler("tpe", space)
+        for earlier in history:
+            rebuilt.learn(earlier)
+        assert rebuilt.propose(99, number + 1) == sampler_after(space, history, number + 1)
+    assert lasting.propose(14, 14) == sampler_after(space, history, 14)
+
+
+def sampler_after(space: FlatSpace | JointSpace, history: list[Past], number: int) -> Proposal:
+    """What Optuna itself proposes after this history, driven by hand."""
+    study = optuna.create_study(
+        direction="maximize",
+        sampler=optuna.samplers.TPESampler(
+            seed=derive(1, "sampler", "t", "step", number), n_startup_trials=8, constant_liar=True
+        ),
+        pruner=optuna.pruners.NopPruner(),
+    )
+
+    def ask(trial: optuna.Trial) -> Proposal:
+        schedule, prefix = "step", ""
+        if isinstance(space, JointSpace):
+            schedule = trial.suggest_categorical("schedule", ["step", "constant"])
+            prefix = f"{schedule}."
+        values: dict[str, bool | int | float | str] = {
+            "learning_rate": trial.suggest_float(f"{prefix}learning_rate", 0.001, 1.0, log=True)
+        }
+        if schedule == "step":
+            values["warmup"] = 0.0
+            values["optimizer.nesterov"] = (False, True)[
+                trial.suggest_categorical(f"{prefix}optimizer.nesterov", [0, 1])
+            ]
+            values["schedule.drops"] = trial.suggest_int(f"{prefix}schedule.drops", 1, 6)
+            values["schedule.factor"] = (0.1, 0.5)[trial.suggest_categorical(f"{prefix}schedule.factor", [0, 1])]
+        return Proposal(schedule, values)
+
+    for past in history:
+        prefix = f"{past.proposal.schedule}." if isinstance(space, JointSpace) else ""
+        params = {f"{prefix}learning_rate": past.proposal.values["learning_rate"]}
+        distributions: dict[str, optuna.distributions.BaseDistribution] = {
+            f"{prefix}learning_rate": optuna.distributions.FloatDistribution(0.001, 1.0, log=True)
+        }
+        if isinstance(space, JointSpace):
+            params["schedule"] = past.proposal.schedule
+            distributions["schedule"] = optuna.distributions.CategoricalDistribution(["step", "constant"])
+        if past.proposal.schedule == "step":
+            params[f"{prefix}optimizer.nesterov"] = int(past.proposal.values["optimizer.nesterov"])
+            params[f"{prefix}schedule.drops"] = past.proposal.values["schedule.drops"]
+            params[f"{prefix}schedule.factor"] = [0.1, 0.5].index(float(past.proposal.values["schedule.factor"]))
+            distributions[f"{prefix}optimizer.nesterov"] = optuna.distributions.CategoricalDistribution([0, 1])
+            distributions[f"{prefix}schedule.drops"] = optuna.distributions.IntDistribution(1, 6)
+            distributions[f"{prefix}schedule.factor"] = optuna.distributions.CategoricalDistribution([0, 1])
+        study.add_trial(optuna.trial.create_trial(value=past.value, params=params, distributions=distributions))
+    return ask(study.ask())
+
+
+def test_open_trials_are_part_of_the_history() -> None:
+    """Without results nothing can be learned, but a point that runs elsewhere is not proposed once more."""
+    one = sampler("tpe", FlatSpace(schedule="step", domains={"schedule.factor": Choice(values=(0.1, 0.2, 0.3, 0.4))}))
+    for number in range(10):
+        point = Proposal("step", {"schedule.factor": 0.1})
+        one.learn(Past(number, number, point, TrialState.RUNNING if number % 2 else TrialState.COMPLETED, 0.5))
+    drawn = [one.propose(100 + n, 100 + n).values["schedule.factor"] for n in range(8)]
+    assert drawn.count(0.1) < 4
+
+
+def test_a_diverged_run_counts_as_worse_than_any_completed_one() -> None:
+    low_diverges = sampler("tpe", FlatSpace(schedule="step", domains={"learning_rate": RATE}))
+    for number in range(40):
+        rate = 0.002 if number % 2 else 0.5
+        state = TrialState.DIVERGED if number % 2 else TrialState.COMPLETED
+        low_diverges.learn(Past(number, number, Proposal("step", {"learning_rate": rate}), state, 0.9))
+    drawn = [float(low_diverges.propose(100 + n, 100 + n).values["learning_rate"]) for n in range(10)]
+    assert sum(rate > 0.05 for rate in drawn) >= 8
+
+
+def test_every_default_space_can_be_sampled() -> None:
+    definition = StudyDefinition(name="all", tasks=["t"])
+    for entry in definition.schedules:
+        space = definition.arm_space(entry.type)
+        for name in ("random", "qmc", "tpe"):
+            proposal = Sampler(name, space, "minimize", seed=0, task="t", lane=entry.type, size=4).propose(0, 0)
+            assert set(proposal.values) == set(space.domains)
