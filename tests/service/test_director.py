@@ -244,9 +244,8 @@ def test_a_director_that_was_taken_for_dead_cannot_write(service: Service, worke
     before = [trial.state for trial in service.client.trials("small")]
     worker.claim(1)
     service.director.step()
-    assert [trial.state for trial in service.client.trials("small")].count(TrialState.READY) <= before.count(
-        TrialState.READY
-    )
+    after = [trial.state for trial in service.client.trials("small")]
+    assert after.count(TrialState.READY) <= before.count(TrialState.READY)
 
 
 def test_a_silent_workers_slots_are_not_counted_on(service: Service, worker: Worker) -> None:

@@ -69,10 +69,8 @@ def test_the_epoch_that_counts_is_the_studys_and_both_are_recorded(
                 EpochRecord(epoch=e, metrics={"val_accuracy": v}, lr_first=rate, lr_last=rate, seconds=0.1)
                 for e, v in enumerate([0.5, 0.9, 0.9, 0.6])
             ]
-            test: dict[str, Any] = (
-                {"test_best": {"accuracy": 0.8}, "test_last": {"accuracy": 0.7}} if trial.score_on_test else {}
-            )
-            worker.finish(trial, epochs=scripted, **test)
+            test: dict[str, Any] = {"test_best": {"accuracy": 0.8}, "test_last": {"accuracy": 0.7}}
+            worker.finish(trial, epochs=scripted, **(test if trial.score_on_test else {}))
             seen.append(trial.trial_id)
     done = service.client.trial(seen[0])
     assert (done.best_epoch, done.best_value, done.last_epoch, done.last_value) == (1, 0.9, 3, 0.6)

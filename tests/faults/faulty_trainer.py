@@ -1,0 +1,79 @@
+"""A training process without Keras, with points to die at; it writes down what it has run."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from studies.protocol import Assignment, EpochRecord
+from studies.tasks import BUILT_IN_TASKS
+from tests.faults.bombs import pass_point
+from workers.pipe import AGENT_MESSAGES, Abandon, Dropped, Ended, Epoch, Hello, Pipe, Quit, Stop, Train
+
+LOG = "ARENA_TEST_LOG"
+EPOCH_SECONDS = 0.01
+
+
+def note(event: str, trial: Assignment) -> None:
+    line = json.dumps({"event": event, "trial": trial.trial_id, "token": trial.token, "at": time.monotonic()})
+    with Path(os.environ[LOG]).open("a") as log:
+        log.write(line + "\n")
+
+
+def main() -> None:
+    pipe = Pipe(socket.socket(fileno=int(sys.argv[1])))
+    commands: queue.SimpleQueue[Train | Stop | Abandon | Quit] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in pipe.lines():
+            commands.put(AGENT_MESSAGES.validate_json(line))
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    task = BUILT_IN_TASKS["digits-mlp"].model_copy(update={"fingerprint": "f"})
+    pipe.send(Hello(tasks=[task], unavailable={}, backend="none", versions={}))
+    while not isinstance(command := commands.get(), Quit):
+        if isinstance(command, Train):
+            run(pipe, command.assignment, commands)
+
+
+def run(pipe: Pipe, trial: Assignment, commands: queue.SimpleQueue[Train | Stop | Abandon | Quit]) -> None:
+    note("started", trial)
+    pass_point("trainer-at-start")
+    rate = trial.configuration.learning_rate
+    for epoch in range(trial.epochs):
+        time.sleep(EPOCH_SECONDS)
+        record = EpochRecord(
+            epoch=epoch,
+            metrics={"loss": 1.0, trial.metric: 0.9 - 0.1 * rate + epoch / 1000},
+            lr_first=rate,
+            lr_last=rate,
+            seconds=EPOCH_SECONDS,
+        )
+        pipe.send(Epoch(token=trial.token, record=record))
+        if epoch == 1:
+            pass_point("trainer-in-the-middle")
+        try:
+            command = commands.get_nowait()
+        except queue.Empty:
+            continue
+        if isinstance(command, Abandon):
+            note("dropped", trial)
+            pipe.send(Dropped(token=trial.token))
+            return
+    pass_point("trainer-before-the-result")
+    note("ended", trial)
+    scores: dict[str, float | None] = {"loss": 1.0, "accuracy": 0.9 - 0.1 * rate}
+    test = scores if trial.score_on_test else None
+    pipe.send(Ended(token=trial.token, outcome="completed", train_seconds=0.1, test_best=test, test_last=test))
+    pass_point("trainer-after-the-result")
+
+
+if __name__ == "__main__":
+    main()
