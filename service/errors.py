@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -9,7 +10,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 
@@ -51,13 +52,14 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(OperationalError, _database_away)
 
 
-def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> JSONResponse:
+def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
     """A problem as a response; `more` are further members of the body."""
     body = {"type": "about:blank", "title": status.phrase, "status": status.value, "detail": detail, **more}
-    return JSONResponse(body, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
+    text = json.dumps(body, allow_nan=False)  # ASCII: what was sent and is shown may be half a surrogate pair
+    return Response(text, status, headers=dict(headers or {}), media_type=MEDIA_TYPE)
 
 
-def _arena_error(_request: Request, error: Exception) -> JSONResponse:
+def _arena_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, ArenaError)
     status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), None)
     if status is None:
@@ -68,7 +70,7 @@ def _arena_error(_request: Request, error: Exception) -> JSONResponse:
     return problem(status, str(error))
 
 
-def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
+def _invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     fields = [
         {
@@ -81,12 +83,12 @@ def _invalid_request(_request: Request, error: Exception) -> JSONResponse:
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _count(len(fields)), fields=fields)
 
 
-def _http_error(_request: Request, error: Exception) -> JSONResponse:
+def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     return problem(HTTPStatus(error.status_code), str(error.detail), error.headers)
 
 
-def _database_away(_request: Request, error: Exception) -> JSONResponse:
+def _database_away(_request: Request, error: Exception) -> Response:
     log.warning("the database is busy or away: %s", error)
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from studies.errors import suggestion
 from studies.optimizers import OPTIMIZERS, Optimizer
-from studies.schedules import Schedule, make
+from studies.schedules import CATALOGUE, Schedule
 from studies.space import Value
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Configuration(BaseModel):
     """A schedule with its parameters, the base rate, and the optimizer with its own."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schedule: dict[str, Value]
     learning_rate: float = Field(gt=0)
@@ -26,9 +29,15 @@ class Configuration(BaseModel):
 
     @field_validator("schedule")
     @classmethod
-    def _known_schedule(cls, schedule: dict[str, Value]) -> dict[str, Value]:
+    def _valid_schedule(cls, schedule: dict[str, Value]) -> dict[str, Value]:
         _make_schedule(schedule)
         return schedule
+
+    @field_validator("optimizer")
+    @classmethod
+    def _valid_optimizer(cls, optimizer: dict[str, Value]) -> dict[str, Value]:
+        _make_optimizer(optimizer)
+        return optimizer
 
     @classmethod
     def from_flat(cls, schedule: str, optimizer: str, values: Mapping[str, Value]) -> Configuration:
@@ -48,9 +57,19 @@ class Configuration(BaseModel):
 
     def make_optimizer(self) -> Optimizer:
         """The optimizer at its parameters."""
-        return OPTIMIZERS[str(self.optimizer["type"])].model_validate(self.optimizer)
+        return _make_optimizer(self.optimizer)
 
 
 def _make_schedule(schedule: Mapping[str, Value]) -> Schedule:
-    parameters: dict[str, Any] = {name: value for name, value in schedule.items() if name != "type"}
-    return make(str(schedule["type"]), **parameters)
+    return _model(schedule, CATALOGUE).model_validate(schedule)
+
+
+def _make_optimizer(optimizer: Mapping[str, Value]) -> Optimizer:
+    return _model(optimizer, OPTIMIZERS).model_validate(optimizer)
+
+
+def _model(described: Mapping[str, Value], models: Mapping[str, type[_Model]]) -> type[_Model]:
+    name = str(described.get("type", ""))
+    if name not in models:
+        raise ValueError(f"unknown type {name!r}{suggestion(name, models)}")
+    return models[name]

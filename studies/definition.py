@@ -59,10 +59,10 @@ _DOMAIN_SCHEMA: JsonSchemaValue = {
 }
 
 
-def _searchable(annotation: Any) -> Any:
+def _searchable(annotation: Any, *, optional: bool = False) -> Any:
     return Annotated[
         Domain | None,
-        BeforeValidator(lambda raw: None if raw is None else check_domain(annotation, raw)),
+        BeforeValidator(lambda raw: None if raw is None and optional else check_domain(annotation, raw)),
         PlainSerializer(lambda domain: None if domain is None else write_domain(domain)),
         WithJsonSchema(_DOMAIN_SCHEMA),
     ]
@@ -78,7 +78,7 @@ _Models = Mapping[str, type[BaseModel]]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class _Typed(_Part):
@@ -219,12 +219,12 @@ class StudyDefinition(_Part):
     optimizer: OptimizerEntry = Field(
         default_factory=lambda: OptimizerEntry.model_validate({"type": "sgd", "momentum": 0.9})
     )
-    learning_rate: _searchable(_LearningRate) = None  # type: ignore[valid-type]
+    learning_rate: _searchable(_LearningRate, optional=True) = None  # type: ignore[valid-type]
     warmup: _searchable(_Warmup) = Field(  # type: ignore[valid-type]
         default=0.0, validate_default=True, description="fraction of training"
     )
     batch_size: _searchable(_BatchSize) = Field(default=128, validate_default=True)  # type: ignore[valid-type]
-    weight_decay: _searchable(_WeightDecay) = None  # type: ignore[valid-type]
+    weight_decay: _searchable(_WeightDecay, optional=True) = None  # type: ignore[valid-type]
     epochs: int = Field(default=20, ge=1, le=1_000_000)
     objective: Objective = Objective()
     early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_none_as_null)] = None
@@ -300,8 +300,7 @@ def field_errors(error: ValidationError) -> list[FieldError]:
                 FieldError(f"{path}.{field.field}", field.value, field.message) for field in item["ctx"]["fields"]
             ]
         elif item["type"] == "extra_forbidden":
-            name = str(item["loc"][-1])
-            found.append(FieldError(path, item["input"], f"unknown field{suggestion(name, _FIELD_NAMES)}"))
+            found.append(FieldError(path, item["input"], _unknown_field(item["loc"])))
         elif item["type"] == "missing":
             found.append(FieldError(path, None, "this field is required"))
         else:
@@ -317,6 +316,19 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return path or "(definition)"
 
 
-_FIELD_NAMES = sorted(
-    {name for model in (StudyDefinition, Objective, EarlyStopping, Search, Confirm) for name in model.model_fields}
-)
+def _unknown_field(loc: tuple[int | str, ...]) -> str:
+    """What is wrong with a field that its part does not have: it may belong to another part."""
+    part, name = str(loc[0]) if len(loc) > 1 else "", str(loc[-1])
+    for other, model in _PARTS.items():
+        if other != part and name in model.model_fields:
+            return f"unknown field; did you mean {f'{other}.{name}' if other else name!r}?"
+    return f"unknown field{suggestion(name, _PARTS.get(part, StudyDefinition).model_fields)}"
+
+
+_PARTS: dict[str, type[BaseModel]] = {
+    "": StudyDefinition,
+    "objective": Objective,
+    "early_stopping": EarlyStopping,
+    "search": Search,
+    "confirm": Confirm,
+}

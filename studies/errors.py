@@ -12,6 +12,7 @@ ArenaError
 ├── TaskError              the author of a task
 │   ├── TaskFileError        a task file cannot be loaded
 │   └── DataMissing          a task's data is not on this machine: says where to put it
+├── TrainerFailed          the operator of a worker: its training process cannot be started
 ├── DatabaseError          the operator: the database cannot be used as asked
 ├── UnsafeBinding          the operator: the service would be open to the network without tokens
 └── ServiceError           the caller of the client
@@ -103,6 +104,10 @@ class TaskFileError(TaskError):
 
 class DataMissing(TaskError):
     """A task's data is not on this machine; the message says where to put what."""
+
+
+class TrainerFailed(ArenaError):
+    """A worker's training process cannot be started; the message has the end of its log."""
 
 
 class DatabaseError(ArenaError):

@@ -36,9 +36,7 @@ class ArmResults:
     train_seconds: float = 0.0
 
 
-def board(
-    task: str, metric: str, direction: Direction, at: At | None, results: Sequence[ArmResults]
-) -> Board:
+def board(task: str, metric: str, direction: Direction, at: At | None, results: Sequence[ArmResults]) -> Board:
     """The arms of one task, ranked.
 
     Arms with confirm runs go first, by the mean test value; the others follow, by their best search
@@ -71,9 +69,7 @@ def best_per_schedule(results: Sequence[ArmResults], direction: Direction) -> li
     return list(best.values())
 
 
-def best_search(
-    trials: Sequence[tuple[int, float | None]], direction: Direction
-) -> tuple[int, float] | None:
+def best_search(trials: Sequence[tuple[int, float | None]], direction: Direction) -> tuple[int, float] | None:
     """The (id, value) of the best trial, the first of equals; None if none has a value."""
     best: tuple[int, float] | None = None
     for trial_id, value in trials:

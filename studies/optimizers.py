@@ -15,7 +15,7 @@ Epsilon = Annotated[float, Field(gt=0, le=1, description="added to the denominat
 class Optimizer(BaseModel):
     """An optimizer at fixed parameters; `type` is its name in lower case."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     keras_name: ClassVar[str]
     learning_rate: ClassVar[Range]

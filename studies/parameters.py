@@ -8,6 +8,7 @@ catalogue.
 
 from __future__ import annotations
 
+import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -92,6 +93,8 @@ def check_domain(annotation: Any, raw: object) -> Fixed | Range | Choice:
     adapter: TypeAdapter[Value] = TypeAdapter(annotation)
 
     def value(label: str, given: object) -> Value:
+        if isinstance(given, float) and not math.isfinite(given):
+            raise ValueError(f"{label}must be a finite number")
         try:
             return adapter.validate_python(given, strict=True)
         except ValidationError as error:
@@ -132,7 +135,7 @@ def check_parameters(model: type[BaseModel], raw: Mapping[str, object]) -> Space
     bad: list[FieldError] = []
     for name, given in raw.items():
         if name not in fields:
-            bad.append(FieldError(name, given, f"unknown parameter{suggestion(name, fields)}"))
+            bad.append(FieldError(str(name), given, f"unknown parameter{suggestion(str(name), fields)}"))
             continue
         try:
             space[name] = check_domain(annotation_of(fields[name]), given)

@@ -137,8 +137,6 @@ def read_domain(raw: object) -> dict[str, Any]:
     if isinstance(raw, Fixed | Range | Choice):
         return raw.model_dump()
     if isinstance(raw, Mapping):
-        if raw.get("kind") in ("fixed", "range", "choice"):
-            return dict(raw)
         unknown = sorted(set(map(str, raw)) - {"low", "high", "log"})
         if unknown or "low" not in raw or "high" not in raw:
             raise ValueError(

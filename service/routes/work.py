@@ -8,7 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
 from service import queue, reports
@@ -74,24 +74,24 @@ def _any_ready(state: Arena, claim: ClaimRequest) -> bool:
 
 
 @router.post("/reports", response_model=Answers, responses=_ANSWERS)
-def report_epochs(report: ReportRequest, state: ArenaState, connection: Writing) -> Answers | JSONResponse:
+def report_epochs(report: ReportRequest, state: ArenaState, connection: Writing) -> Answers | Response:
     """Store epochs and renew leases; without epochs, a heartbeat. The same report again changes nothing."""
     return _answer(reports.accept_reports(connection, report, state.clock(), state.settings.lease))
 
 
 @router.post("/results", response_model=Answers, responses=_ANSWERS)
-def finish_trials(result: ResultRequest, state: ArenaState, connection: Writing) -> Answers | JSONResponse:
+def finish_trials(result: ResultRequest, state: ArenaState, connection: Writing) -> Answers | Response:
     """Finish trials. The same result again changes nothing and is answered as before."""
     return _answer(reports.accept_results(connection, result, state.clock()))
 
 
 @router.post("/releases", response_model=Answers, responses=_ANSWERS)
-def release_trials(release: ReleaseRequest, state: ArenaState, connection: Writing) -> Answers | JSONResponse:
+def release_trials(release: ReleaseRequest, state: ArenaState, connection: Writing) -> Answers | Response:
     """Hand trials back to the queue. The same release again changes nothing."""
     return _answer(reports.accept_releases(connection, release, state.clock()))
 
 
-def _answer(answers: Sequence[Answer]) -> Answers | JSONResponse:
+def _answer(answers: Sequence[Answer]) -> Answers | Response:
     if any(answer.status == 200 for answer in answers):
         return Answers(trials=list(answers))
     return problem(

@@ -76,7 +76,7 @@ def schedule_class(name: str) -> type[Schedule]:
         raise NotFound("schedule", name, CATALOGUE) from None
 
 
-def make(name: str, **parameters: Any) -> Schedule:
+def make(name: str, /, **parameters: Any) -> Schedule:
     """A schedule from its type and parameters; what is left out takes its default.
 
     Raises NotFound for an unknown type and pydantic.ValidationError for a bad parameter.

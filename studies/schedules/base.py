@@ -26,8 +26,8 @@ Alpha = Annotated[
     Search(Choice(values=(0.0, 0.0001, 0.001, 0.01, 0.1))),
 ]
 Stairs = Annotated[
-    Literal[0] | Annotated[int, Field(ge=2)],
-    Field(description="0: smooth; n: the same curve taken in n equal stairs"),
+    int,
+    Field(ge=0, le=1000, description="0: smooth; n: the same curve taken in n equal stairs (1 is constant)"),
 ]
 
 
@@ -61,7 +61,7 @@ class Timeline:
 class Schedule(BaseModel, ABC):
     """A rule for the learning rate over training, at fixed parameters."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     loop: ClassVar[Literal["open", "closed"]]
     formula: ClassVar[str]

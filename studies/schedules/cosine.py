@@ -68,7 +68,7 @@ class CosineRestarts(OpenLoop):
         ends[-1] = 1.0
         starts = np.concatenate(([0.0], ends[:-1]))
         u = timeline.progress
-        cycle = np.minimum(np.searchsorted(ends, u + _BOUNDARY, side="right"), self.cycles - 1)
+        cycle = np.minimum(np.searchsorted(ends, u * (1.0 + _BOUNDARY), side="right"), self.cycles - 1)
         v = np.clip((u - starts[cycle]) / (ends[cycle] - starts[cycle]), 0.0, 1.0)
         wave = 0.5 * (1.0 + np.cos(np.pi * v))
         peak: Rates = np.float64(self.m_mul) ** cycle
@@ -77,4 +77,4 @@ class CosineRestarts(OpenLoop):
 
 
 _BOUNDARY = 1e-12
-"""A step within this fraction of training before a restart is at the restart: rounding must not delay it."""
+"""A step within this fraction of its own number before a restart is at the restart: rounding must not delay it."""

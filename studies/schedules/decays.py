@@ -16,7 +16,7 @@ class Step(OpenLoop):
     """Drops the rate by a factor at equally spaced epochs.
 
     eta(e) = eta0 * factor^floor(e / k) with k = E / (drops + 1), where e is the epoch and E the number
-    of epochs; after a warm-up both count from its end. The rate changes only where an epoch begins.
+    of epochs; after a warm-up both count from its end. The rate changes only where such an epoch begins.
     First epoch eta0, last epoch eta0 * factor^drops (if there are more epochs than drops).
     Source: He et al. 2016 (ResNet divides the rate by 10 twice).
     """

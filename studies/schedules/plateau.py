@@ -40,7 +40,8 @@ class ReduceOnPlateau(ClosedLoop):
     The rule is that of keras.callbacks.ReduceLROnPlateau, epoch for epoch, with its habits: the
     threshold is absolute, and the epoch in which a cool-down ends already counts as waiting, so that
     a cool-down of n spares n - 1 epochs. Rates are rounded to float32 at each reduction, as an
-    optimizer holds them. Unlike there, a NaN is never an improvement, not even at first.
+    optimizer holds them, and metrics are compared in float32. Unlike there, a NaN is never an
+    improvement, not even at first.
     """
 
     formula: ClassVar[str] = "eta <- max(factor * eta, floor) after `patience` epochs without improvement"
@@ -74,7 +75,7 @@ class ReduceOnPlateau(ClosedLoop):
         ),
         Search(Range(low=0, high=5, integer=True)),
     ] = 0
-    min_lr: float = Field(default=0.0, ge=0, description="the floor as a rate")
+    min_lr: float = Field(default=0.0, ge=0, le=1e4, description="the floor as a rate")
     min_ratio: float = Field(default=0.0, ge=0, le=1, description="the floor as a fraction of the base rate")
 
     def start(self, base_rate: float) -> PlateauState:
@@ -106,8 +107,8 @@ class ReduceOnPlateau(ClosedLoop):
         if best is None:
             return True
         if direction(self.monitor, self.mode) == "max":
-            return value - self.min_delta > best
-        return value + self.min_delta < best
+            return _as_float32(value - self.min_delta) > _as_float32(best)
+        return _as_float32(value + self.min_delta) < _as_float32(best)
 
     def _on_plateau(self, state: PlateauState) -> PlateauState:
         floor = self.floor(state.base_rate)
@@ -174,6 +175,8 @@ def direction(metric: str, mode: Mode = "auto") -> Literal["min", "max"]:
     if mode != "auto":
         return mode
     name = metric.removeprefix("val_").lower()
+    if "loss" in name or "error" in name:
+        return "min"
     return "max" if any(word in name for word in _LARGER_IS_BETTER) else "min"
 
 
@@ -191,5 +194,6 @@ _LARGER_IS_BETTER = (
 )
 
 
-def _as_float32(rate: float) -> float:
-    return float(np.float32(rate))
+def _as_float32(number: float) -> float:
+    with np.errstate(over="ignore"):
+        return float(np.float32(number))

@@ -1,0 +1,225 @@
+"""What a trial costs beyond its training: LR Arena against a hand-written Keras + Optuna loop.
+
+The same configurations (built-in Keras schedules, sampled by a study's own quasi-random points) are run
+
+- by hand: one process; for each trial an ask of an in-memory Optuna study, a fresh model, `model.fit`, a tell;
+- through the product: `lr-arena serve` and `lr-arena worker` with one slot, each trial claimed, trained,
+  reported epoch by epoch and stored.
+
+Both processes stay up, and take turns in rounds, so that a machine that gets slower slows both. The first
+round of each, in which TensorFlow warms up, is not counted. The ratio of a round is the product's wall time per
+trial over the hand-written loop's; the figure is the median over the rounds.
+
+    .venv/bin/python -m benchmarks.trial_overhead [--rounds 5] [--trials 6] [--epochs 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from studies.client import Client
+from studies.errors import ServiceError
+
+SCHEDULES = ["constant", "exponential", "inverse_time", "polynomial", "cosine", "reduce_on_plateau"]
+BATCH_SIZE = 128
+
+
+def definition(name: str, seed: int, trials: int, epochs: int) -> dict[str, Any]:
+    """A study of one trial per schedule and number, whose schedules Keras has built in."""
+    fixed: dict[str, dict[str, float]] = {
+        "exponential": {"stairs": 0},
+        "inverse_time": {"stairs": 0},
+        "reduce_on_plateau": {"patience": 2, "cooldown": 0, "min_delta": 0.001},
+    }
+    return {
+        "name": name,
+        "tasks": ["digits-mlp"],
+        "schedules": [{"type": schedule, **fixed.get(schedule, {})} for schedule in SCHEDULES[:trials]],
+        "batch_size": BATCH_SIZE,
+        "epochs": epochs,
+        "search": {"trials_per_schedule": 1, "sampler": "qmc", "seed": seed},
+        "confirm": {"seeds": 0},
+    }
+
+
+# --- by hand: what somebody would write without LR Arena
+
+
+def by_hand() -> None:
+    """Read a list of configurations per line, run them, print the seconds they took."""
+    import keras
+    import optuna
+
+    from workers.tasks import load
+
+    problem = load([])["digits-mlp"]()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    print("ready", flush=True)
+    for line in sys.stdin:
+        configurations, epochs = json.loads(line)
+        began = time.perf_counter()
+        study = optuna.create_study(direction="maximize")
+        for configuration in configurations:
+            trial = study.ask()
+            model = problem.model()
+            optimizer, callbacks = keras_optimizer(configuration, len(problem.train[0]), epochs)
+            model.compile(optimizer, problem.loss, metrics=["accuracy"])
+            history = model.fit(
+                *problem.train,
+                batch_size=BATCH_SIZE,
+                epochs=epochs,
+                validation_data=problem.validation,
+                callbacks=callbacks,
+                verbose=0,
+            )
+            for epoch, value in enumerate(history.history["val_accuracy"]):
+                trial.report(value, epoch)
+            study.tell(trial, max(history.history["val_accuracy"]))
+        assert all(keras.ops.isfinite(value) for value in study.trials[0].intermediate_values.values())
+        print(time.perf_counter() - began, flush=True)
+
+
+def keras_optimizer(configuration: dict[str, Any], examples: int, epochs: int) -> tuple[Any, list[Any]]:
+    """The optimizer with Keras' own schedule of the same rates, and the callbacks that it needs."""
+    import keras
+
+    schedules = keras.optimizers.schedules
+    steps = -(-examples // BATCH_SIZE) * epochs
+    rate, shape = configuration["learning_rate"], configuration["schedule"]
+    callbacks: list[Any] = []
+    learning_rate: Any = rate
+    match shape["type"]:
+        case "exponential":
+            learning_rate = schedules.ExponentialDecay(rate, steps, shape["final_ratio"])
+        case "inverse_time":
+            learning_rate = schedules.InverseTimeDecay(rate, steps, shape["kappa"])
+        case "polynomial":
+            learning_rate = schedules.PolynomialDecay(rate, steps, rate * shape["alpha"], shape["power"])
+        case "cosine":
+            learning_rate = schedules.CosineDecay(rate, steps, shape["alpha"])
+        case "reduce_on_plateau":
+            callbacks = [
+                keras.callbacks.ReduceLROnPlateau(factor=shape["factor"], patience=shape["patience"], min_delta=0.001)
+            ]
+        case other:
+            assert other == "constant"
+    return keras.optimizers.SGD(learning_rate, momentum=0.9), callbacks
+
+
+# --- through the product
+
+
+@contextlib.contextmanager
+def product(folder: Path) -> Iterator[Client]:
+    """`lr-arena serve` and `lr-arena worker`, as a user starts them."""
+    command = [str(Path(sys.executable).parent / "lr-arena")]
+    with (folder / "log").open("w") as log, contextlib.ExitStack() as stack:
+
+        def start(*arguments: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen([*command, *arguments], stdout=log, stderr=log)
+            stack.callback(process.wait)
+            stack.callback(process.terminate)
+            return process
+
+        port = free_port()
+        url = f"http://127.0.0.1:{port}"
+        start("serve", "--port", str(port), "--database", f"sqlite:///{folder / 'arena.db'}")
+        with Client(url) as client:
+            wait_for_answer(client)
+            start("worker", "--server", url, "--slots", "1")
+            while not any(worker.alive for worker in client.workers()):
+                time.sleep(0.2)
+            yield client
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def wait_for_answer(client: Client) -> None:
+    while True:
+        try:
+            client.studies()
+        except ServiceError:
+            time.sleep(0.2)
+        else:
+            return
+
+
+def run_study(client: Client, body: dict[str, Any]) -> tuple[float, list[dict[str, Any]]]:
+    """Seconds from the submission to the end of the last trial, and the configurations that were run."""
+    began = time.perf_counter()
+    client.submit(body)
+    while client.study(body["name"]).state != "finished":
+        time.sleep(0.02)
+    seconds = time.perf_counter() - began
+    trials = list(client.trials(body["name"]))
+    assert all(trial.state in ("completed", "diverged") for trial in trials), [t.reason for t in trials]
+    return seconds, [trial.configuration.model_dump() for trial in trials if trial.configuration]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=len(SCHEDULES))
+    parser.add_argument("--epochs", type=int, default=20)
+    options = parser.parse_args()
+    hand = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.trial_overhead", "by-hand"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    assert hand.stdin is not None
+    assert hand.stdout is not None
+    assert hand.stdout.readline().strip() == "ready"
+    rows = []
+    print(f"{'round':>5}  {'by hand s/trial':>15}  {'LR Arena s/trial':>16}  {'ratio':>6}", flush=True)
+    with tempfile.TemporaryDirectory() as folder, product(Path(folder)) as client:
+        for number in range(options.rounds + 1):
+            body = definition(f"round-{number}", number, options.trials, options.epochs)
+            ours, configurations = run_study(client, body)
+            hand.stdin.write(json.dumps([configurations, options.epochs]) + "\n")
+            hand.stdin.flush()
+            theirs = float(hand.stdout.readline())
+            if number == 0:
+                continue
+            rows.append((theirs / len(configurations), ours / len(configurations)))
+            print(f"{number:>5}  {rows[-1][0]:>15.3f}  {rows[-1][1]:>16.3f}  {ours / theirs:>6.3f}", flush=True)
+    hand.stdin.close()
+    hand.wait()
+    hand.stdout.close()
+    ratios = [ours / theirs for theirs, ours in rows]
+    figures = {
+        "ratio": round(statistics.median(ratios), 3),
+        "ratio_min": round(min(ratios), 3),
+        "ratio_max": round(max(ratios), 3),
+        "by_hand_seconds_per_trial": round(statistics.median(theirs for theirs, _ in rows), 3),
+        "seconds_per_trial": round(statistics.median(ours for _, ours in rows), 3),
+        "rounds": options.rounds,
+        "trials_per_round": options.trials,
+        "epochs": options.epochs,
+    }
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["by-hand"]:
+        by_hand()
+    else:
+        main()
