@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import service.directing
+import service.director
 from service.director import Director
 from tests.faults.bombs import lay_in, pass_point
 
@@ -27,6 +28,7 @@ def named(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
 
 def main(database: str, bombs: str) -> None:
     lay_in(bombs)
+    service.director.LEAD_SECONDS = 2.0  # so that the next one takes over sooner
     for name in ("_expire", "_fill", "_advance_phases"):
         setattr(Director, name, named(name.strip("_").replace("_", "-"), getattr(Director, name)))
     open_database = service.directing.open_database

@@ -74,7 +74,7 @@ class Cluster:
         laid: dict[str, Path] = {}
         deadline = time.monotonic() + PATIENCE_SECONDS
         finished = submitted = False
-        with Client(self.url, timeout_seconds=5.0) as client:
+        with Client(self.url, timeout_seconds=0.5) as client:
             while not finished:
                 self.keep_alive()
                 assert time.monotonic() < deadline, f"not finished; left: {laid} {waiting}"
