@@ -1,0 +1,384 @@
+"""The commands of `lr-arena`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import sys
+from collections.abc import Iterable
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.table import Table
+from typer.core import TyperGroup
+
+from arena_cli import tables
+from arena_cli.failures import FAILED, INTERRUPTED, exit_code, require_service, require_worker
+from arena_cli.watch import print_leaderboard, watch
+from studies.client import DEFAULT_URL, Client
+from studies.definition import StudyDefinition, read_definition
+from studies.documents import parse_document
+from studies.errors import ArenaError, Refused
+from studies.protocol import StudyView
+from studies.schedules import CATALOGUE, describe
+
+DEFAULT_PORT = 8000
+
+_NOT_FOUND = 404
+
+
+class Format(StrEnum):
+    """How to print an answer."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+class _Commands(TyperGroup):
+    """Ends a command that fails on purpose with its message and exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ArenaError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(exit_code(error)) from None
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Find out, with evidence, which learning-rate schedule wins on your task.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _address(given: str) -> str:
+    try:
+        url = httpx.URL(given)
+    except httpx.InvalidURL as error:
+        raise typer.BadParameter(f"{given!r} is no address: {error}") from None
+    if url.scheme not in ("http", "https") or not url.host:
+        raise typer.BadParameter(f"{given!r} is no address: give one like {DEFAULT_URL}")
+    return given
+
+
+Server = Annotated[
+    str, typer.Option(envvar="LR_ARENA_SERVER", callback=_address, help="The address of the service.", metavar="URL")
+]
+Study = Annotated[str, typer.Argument(help="The name of a study.", metavar="STUDY")]
+Lifeline = Annotated[int | None, typer.Option(hidden=True, help="A pipe that closes with the demo.")]
+OutputFormat = Annotated[Format, typer.Option("--format", help="How to print it; csv and json are for programs.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("lr-arena"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+# --- processes
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="A loopback address; any other is refused.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="An SQLite file; left out: LR_ARENA_DATABASE, else sqlite:///lr-arena.db here."
+        ),
+    ] = None,
+    lifeline: Lifeline = None,
+) -> None:
+    """Run the service until Ctrl-C or SIGTERM."""
+    require_service()
+    from arena_cli.demo import SERVING
+    from service.logs import configure
+    from service.serve import serve as run_service
+    from service.settings import Settings
+
+    configure("serve")
+    _end_with(lifeline)
+
+    def ready(url: str) -> None:
+        typer.echo(f"{SERVING}{url}")
+        sys.stdout.flush()
+
+    raise typer.Exit(run_service(host, port, Settings.from_environment(database=database), ready))
+
+
+@app.command()
+def worker(
+    server: Server = DEFAULT_URL,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE_OR_MODULE", help="Your own tasks, besides the built-in ones. May be repeated."),
+    ] = None,
+    slots: Annotated[int, typer.Option(min=1, max=1000, help="How many trials run side by side.")] = 1,
+    name: Annotated[str | None, typer.Option(help="Shown to people; left out: the host's name.")] = None,
+    lifeline: Lifeline = None,
+) -> None:
+    """Train trials for a service until Ctrl-C or SIGTERM."""
+    require_worker()
+    import logging
+
+    from workers.agent import run_agent
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    _end_with(lifeline)
+    raise typer.Exit(run_agent(server, name=name, slots=slots, tasks=tasks or ()))
+
+
+def _end_with(lifeline: int | None) -> None:
+    """Take the end of this pipe for a SIGTERM."""
+    if lifeline is not None:
+        from service.lifeline import end_with_parent
+
+        end_with_parent(lifeline)
+
+
+@app.command()
+def demo(
+    keep: Annotated[
+        Path | None, typer.Option(file_okay=False, metavar="DIR", help="Keep database and logs in this folder.")
+    ] = None,
+    slots: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Trials side by side; left out: one per core, at most 2.")
+    ] = None,
+    study: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, metavar="FILE", help="Another study definition than the demo's."),
+    ] = None,
+) -> None:
+    """Compare schedules on handwritten digits: a service, a worker and a study, from nothing to a leaderboard."""
+    require_service()
+    require_worker()
+    from arena_cli.demo import run_demo
+
+    definition = _read(study) if study is not None else None
+    raise typer.Exit(run_demo(tables.console(), keep=keep, slots=slots, definition=definition))
+
+
+# --- studies
+
+
+@app.command()
+def submit(
+    file: Annotated[
+        Path,
+        typer.Argument(dir_okay=False, allow_dash=True, metavar="FILE", help="YAML or JSON; - reads standard input."),
+    ],
+    follow: Annotated[bool, typer.Option("--watch", help="Watch the study to its end.")] = False,
+    server: Server = DEFAULT_URL,
+) -> None:
+    """Submit a study definition. The same one again changes nothing."""
+    definition = _read(file)
+    with Client(server) as client:
+        existed = _exists(client, definition.name)
+        study = client.submit(definition)
+        typer.echo(
+            f"study {study.name} is already there: {study.state}, {study.trials_finished}/{study.trials_planned} trials"
+            if existed
+            else f"created study {study.name}: {_plan(definition)}"
+        )
+        if follow:
+            _watch(client, study.name)
+        else:
+            for warning in study.warnings:
+                typer.echo(f"! {warning}", err=True)
+
+
+def _read(file: Path) -> StudyDefinition:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"the study definition cannot be read: {error}") from None
+    return read_definition(parse_document(text))
+
+
+def _exists(client: Client, name: str) -> bool:
+    try:
+        client.study(name)
+    except Refused as error:
+        if error.status == _NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+def _plan(definition: StudyDefinition) -> str:
+    search = len(definition.tasks) * len(definition.schedules) * definition.search.trials_per_schedule
+    return (
+        f"{len(definition.schedules)} schedules on {', '.join(definition.tasks)}, {search} search trials"
+        f", then {definition.confirm.seeds} fresh seeds for each best configuration"
+    )
+
+
+@app.command("watch")
+def watch_study(study: Study, server: Server = DEFAULT_URL) -> None:
+    """Watch a study to its end: exit code 0 when it is finished, 1 when it is cancelled."""
+    with Client(server) as client:
+        _watch(client, study)
+
+
+def _watch(client: Client, study: str) -> None:
+    try:
+        end = watch(client, study, tables.console())
+    except KeyboardInterrupt:
+        again = shlex.join(
+            ["lr-arena", "watch", study, *([] if client.url == DEFAULT_URL else ["--server", client.url])]
+        )
+        typer.echo(f"stopped watching; the study goes on. To watch it again: {again}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    raise typer.Exit(0 if end.study.state == "finished" else FAILED)
+
+
+@app.command("studies")
+def list_studies(server: Server = DEFAULT_URL) -> None:
+    """List all studies, newest first."""
+    with Client(server) as client:
+        _print_table(tables.studies_table(client.studies()), "there is no study yet: lr-arena submit FILE")
+
+
+@app.command("study")
+def show_study(study: Study, server: Server = DEFAULT_URL) -> None:
+    """Show a study: its state, how far each schedule is, warnings."""
+    with Client(server) as client:
+        _show(client.study(study))
+
+
+@app.command()
+def pause(study: Study, server: Server = DEFAULT_URL) -> None:
+    """Hand out no more trials of a study; running ones go on."""
+    with Client(server) as client:
+        _say_state(client.pause(study))
+
+
+@app.command()
+def resume(study: Study, server: Server = DEFAULT_URL) -> None:
+    """Hand out trials of a paused study again."""
+    with Client(server) as client:
+        _say_state(client.resume(study))
+
+
+@app.command()
+def cancel(study: Study, server: Server = DEFAULT_URL) -> None:
+    """End a study for good; its running trials are abandoned."""
+    with Client(server) as client:
+        _say_state(client.cancel(study))
+
+
+def _show(study: StudyView) -> None:
+    console = tables.console()
+    for part in tables.study_lines(study):
+        console.print(part)
+
+
+def _say_state(study: StudyView) -> None:
+    typer.echo(f"study {study.name}: {study.state}, {study.trials_finished}/{study.trials_planned} trials")
+
+
+# --- results
+
+
+@app.command()
+def leaderboard(
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="Within this study.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="On this task, across all studies.")] = None,
+    output: OutputFormat = Format.TABLE,
+    server: Server = DEFAULT_URL,
+) -> None:
+    """Show which schedule won, within a study or on a task."""
+    if (study is None) == (task is None):
+        raise typer.BadParameter("give either --study or --task")
+    with Client(server) as client:
+        board = client.leaderboard(study=study, task=task)
+    if output is Format.JSON:
+        _print_json(board.model_dump(mode="json"))
+    elif output is Format.CSV:
+        _print_csv(tables.board_rows(board.boards))
+    else:
+        print_leaderboard(tables.console(), board)
+
+
+@app.command()
+def trials(study: Study, output: OutputFormat = Format.TABLE, server: Server = DEFAULT_URL) -> None:
+    """List the trials of a study."""
+    with Client(server) as client:
+        found = client.trials(study)
+        if output is Format.JSON:
+            _print_json([trial.model_dump(mode="json") for trial in found])
+        elif output is Format.CSV:
+            _print_csv(tables.trial_rows(found))
+        else:
+            tables.console().print(tables.trials_table(list(found)))
+
+
+def _print_table(table: Table, otherwise: str) -> None:
+    if table.row_count:
+        tables.console().print(table)
+    else:
+        typer.echo(otherwise)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _print_csv(rows: Iterable[tables.Row]) -> None:
+    """The rows under a line of their names; nothing at all without rows."""
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for number, row in enumerate(rows):
+        if number == 0:
+            writer.writerow(row)
+        writer.writerow([tables.csv_cell(value) for value in row.values()])
+
+
+# --- what there is
+
+
+@app.command()
+def schedules(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One schedule, in full.")] = None,
+) -> None:
+    """Show the catalogue of schedules, or one of them with its parameters; needs no service."""
+    console = tables.console()
+    if name is None:
+        console.print(tables.schedules_table([describe(known) for known in CATALOGUE]))
+        return
+    for part in tables.schedule_lines(describe(name)):
+        console.print(part)
+
+
+@app.command()
+def tasks(server: Server = DEFAULT_URL) -> None:
+    """List the tasks that workers have announced."""
+    with Client(server) as client:
+        _print_table(tables.tasks_table(client.tasks()), "no worker has announced a task yet: lr-arena worker")
+
+
+@app.command()
+def workers(server: Server = DEFAULT_URL) -> None:
+    """List the workers that have asked for trials."""
+    with Client(server) as client:
+        _print_table(tables.workers_table(client.workers()), "no worker has asked for trials yet: lr-arena worker")

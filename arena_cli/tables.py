@@ -1,0 +1,299 @@
+"""What the service answers, as tables for people and as rows for machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from arena_cli import numbers
+from studies.protocol import Board, LeaderboardEntry, StudySummary, StudyView, TaskView, TrialView, WorkerView
+from studies.schedules import ScheduleInfo
+from studies.trial import TERMINAL, TrialState
+
+Row = dict[str, Any]
+
+BOX = box.SIMPLE_HEAD
+
+_PIPE_WIDTH = 120
+"""Columns where the output is no terminal and COLUMNS does not say; Rich would take 80 and fold."""
+
+
+def console() -> Console:
+    """Standard output. Text from the service is never read as markup."""
+    plain = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(markup=False, highlight=False, emoji=False, width=_PIPE_WIDTH if plain else None)
+
+
+# --- leaderboards
+
+
+def board_table(board: Board, *, name_studies: bool) -> RenderableType:
+    """The ranked schedules of one task. Settings that all rows have in common stand below."""
+    places = numbers.decimals(board.entries)
+    chosen = [numbers.settings(entry.params) for entry in board.entries if entry.params is not None]
+    common = numbers.shared(chosen)
+    troubled = any(_trouble(entry) for entry in board.entries)
+    table = Table(box=BOX, collapse_padding=True)
+    table.add_column("#", justify="right")
+    table.add_column("schedule", style="bold")
+    if not board.provisional:
+        table.add_column(f"test {measure(board.metric)}\nmean ± std", justify="right")
+        table.add_column("seeds", justify="right")
+    table.add_column(f"best in search\n{board.metric}", justify="right")
+    table.add_column("trials", justify="right")
+    if troubled:
+        table.add_column("of these")
+    table.add_column("training", justify="right")
+    if name_studies:
+        table.add_column("study")
+    table.add_column("settings", overflow="fold")
+    for entry in board.entries:
+        cells = [rank(entry), entry.schedule]
+        if not board.provisional:
+            cells += [numbers.mean_and_deviation(entry.mean, entry.std, places), str(entry.seeds or "–")]
+        cells += [numbers.fixed(entry.search_value, max(places, 3)), _finished(entry)]
+        if troubled:
+            cells.append(_trouble(entry))
+        cells.append(numbers.seconds(entry.train_seconds))
+        if name_studies:
+            cells.append(entry.study)
+        mine = numbers.settings(entry.params) if entry.params is not None else {}
+        table.add_row(*cells, numbers.in_words(mine, without=common), style="green" if rank(entry) == "1" else None)
+    return Group(Text(board_title(board), style="bold"), table, Text(_caption(board, common), style="dim"))
+
+
+def rank(entry: LeaderboardEntry) -> str:
+    """The rank, or a dash while there is nothing to rank by."""
+    return "–" if entry.mean is None and entry.search_value is None else str(entry.rank)
+
+
+def board_title(board: Board) -> str:
+    """The task, what its schedules are ranked by, and which way is better."""
+    better = "higher is better" if board.direction == "maximize" else "lower is better"
+    if board.provisional:
+        return f"{board.task}: PROVISIONAL, by the best {board.metric} in search ({better}); nothing is confirmed yet"
+    return f"{board.task}: by the mean test {measure(board.metric)} over fresh seeds ({better})"
+
+
+def measure(metric: str) -> str:
+    """A metric's name without what it is measured on."""
+    return metric.removeprefix("val_")
+
+
+def _caption(board: Board, common: Mapping[str, Any]) -> str:
+    which = {"best_validation": "weights of the best validation epoch", "last": "weights of the last epoch"}
+    counted = which.get(board.at or "", "each study's own choice of epoch")
+    return f"scored with the {counted}" + (f"; all with {numbers.in_words(dict(common))}" if common else "")
+
+
+def _finished(entry: LeaderboardEntry) -> str:
+    finished = entry.completed + entry.pruned + entry.diverged + entry.failed + entry.cancelled
+    return f"{finished}/{finished + entry.unfinished}" if entry.unfinished else str(finished)
+
+
+def _trouble(entry: LeaderboardEntry) -> str:
+    counts = {
+        "diverged": entry.diverged,
+        "pruned": entry.pruned,
+        "failed": entry.failed,
+        "cancelled": entry.cancelled,
+    }
+    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+
+
+def board_rows(boards: Sequence[Board]) -> Iterator[Row]:
+    """One row per entry, flat."""
+    for board in boards:
+        for entry in board.entries:
+            yield {
+                "task": entry.task,
+                "rank": entry.rank,
+                "schedule": entry.schedule,
+                "study": entry.study,
+                "metric": board.metric,
+                "direction": board.direction,
+                "at": board.at,
+                "provisional": entry.provisional,
+                "mean": entry.mean,
+                "std": entry.std,
+                "seeds": entry.seeds,
+                "best_epoch_mean": entry.best_epoch.mean,
+                "best_epoch_std": entry.best_epoch.std,
+                "last_epoch_mean": entry.last_epoch.mean,
+                "last_epoch_std": entry.last_epoch.std,
+                "search_value": entry.search_value,
+                "search_trial": entry.search_trial,
+                "learning_rate": None if entry.params is None else entry.params.learning_rate,
+                "params": None if entry.params is None else entry.params.model_dump(mode="json"),
+                "completed": entry.completed,
+                "pruned": entry.pruned,
+                "diverged": entry.diverged,
+                "failed": entry.failed,
+                "cancelled": entry.cancelled,
+                "unfinished": entry.unfinished,
+                "train_seconds": entry.train_seconds,
+            }
+
+
+# --- studies and trials
+
+
+def studies_table(studies: Sequence[StudySummary]) -> Table:
+    """All studies."""
+    table = _table("study", "state", "tasks", "schedules", "trials", "created (UTC)")
+    for study in studies:
+        table.add_row(
+            study.name,
+            study.state,
+            ", ".join(study.tasks),
+            str(len(study.schedules)),
+            f"{study.trials_finished}/{study.trials_planned}",
+            instant(study.created_at),
+        )
+    return table
+
+
+def study_lines(study: StudyView) -> Iterator[RenderableType]:
+    """A study's state, how far each arm is, and what its owner should know."""
+    yield Text.assemble((study.name, "bold"), f": {study.state}, {study.trials_finished}/{study.trials_planned} trials")
+    table = _table("task", "schedule", "phase", "search", "confirm", "running", "did not complete")
+    for arm in study.arms:
+        counts = {state: arm.search.get(state, 0) + arm.confirm.get(state, 0) for state in TrialState}
+        ended = {state: counts[state] for state in TERMINAL if state != TrialState.COMPLETED and counts[state]}
+        table.add_row(
+            arm.task,
+            arm.schedule,
+            arm.phase,
+            progress(arm.search),
+            progress(arm.confirm),
+            str(counts[TrialState.RUNNING] or ""),
+            ", ".join(f"{count} {state}" for state, count in sorted(ended.items())),
+        )
+    yield table
+    for task, counts in study.unassigned.items():
+        yield f"{task}: {progress(counts)} search trials have no schedule yet (explore chooses as it goes)"
+    for warning in study.warnings:
+        yield Text(f"! {warning}", style="yellow")
+
+
+def progress(counts: Mapping[TrialState, int]) -> str:
+    """Trials that have ended, of those planned."""
+    return f"{done(counts)}/{sum(counts.values())}" if counts else "–"
+
+
+def done(counts: Mapping[TrialState, int]) -> int:
+    """How many trials have ended, in whatever way."""
+    return sum(count for state, count in counts.items() if state in TERMINAL)
+
+
+def trials_table(trials: Sequence[TrialView]) -> RenderableType:
+    """The trials of a study. Settings that all have in common stand below."""
+    chosen = {trial.id: numbers.settings(trial.configuration) for trial in trials if trial.configuration is not None}
+    common = numbers.shared(chosen.values())
+    table = _table("id", "task", "schedule", "phase", "no.", "state", "value", "best epoch", "training", "settings")
+    for trial in trials:
+        table.add_row(
+            str(trial.id),
+            trial.task,
+            trial.schedule or "–",
+            trial.phase,
+            str(trial.number),
+            trial.state,
+            "–" if trial.value is None else f"{trial.value:.4g}",
+            "–" if trial.best_epoch is None else str(trial.best_epoch + 1),
+            numbers.seconds(trial.train_seconds),
+            numbers.in_words(chosen.get(trial.id, {}), without=common),
+        )
+    return Group(table, Text(f"all with {numbers.in_words(common)}" if common else "", style="dim"))
+
+
+def trial_rows(trials: Iterable[TrialView]) -> Iterator[Row]:
+    """One row per trial, flat but for the configuration and the test scores."""
+    for trial in trials:
+        rate = None if trial.configuration is None else trial.configuration.learning_rate
+        yield {**trial.model_dump(mode="json"), "learning_rate": rate}
+
+
+# --- the catalogue, tasks, workers
+
+
+def schedules_table(schedules: Sequence[ScheduleInfo]) -> Table:
+    """The catalogue."""
+    table = _table("schedule", "loop", "formula", "searched by default")
+    for schedule in schedules:
+        searched = [info.name for info in schedule.parameters if isinstance(info.search, dict | list)]
+        table.add_row(schedule.type, schedule.loop, schedule.formula, ", ".join(searched))
+    return table
+
+
+def schedule_lines(schedule: ScheduleInfo) -> Iterator[RenderableType]:
+    """One schedule: what it does and what its parameters are."""
+    yield Text.assemble((schedule.type, "bold"), f" ({schedule.loop} loop)")
+    yield schedule.description
+    yield f"\n{schedule.formula}\nsource: {schedule.source}"
+    table = _table("parameter", "default", "searched by default", "what it is")
+    for info in schedule.parameters:
+        default = "" if info.default is None else numbers.short(info.default)
+        table.add_row(info.name, default, _domain(info.search), info.description)
+    if schedule.parameters:
+        yield table
+
+
+def _domain(search: Any) -> str:
+    """A domain in words; nothing for a fixed value."""
+    if isinstance(search, dict):
+        ends = " to ".join(end if isinstance(end, str) else f"{end:g}" for end in (search["low"], search["high"]))
+        return ends + (", log" if search.get("log") else "")
+    return " | ".join(numbers.short(value) for value in search) if isinstance(search, list) else ""
+
+
+def tasks_table(tasks: Sequence[TaskView]) -> Table:
+    """The tasks that workers announced."""
+    table = _table("task", "judged by", "workers", "what it is")
+    for task in tasks:
+        about = "\n".join([task.description, *(f"cannot run: {reason}" for reason in task.reasons)]).strip()
+        table.add_row(task.name, f"{task.metric}, {task.direction}", str(task.workers), about)
+    return table
+
+
+def workers_table(workers: Sequence[WorkerView]) -> Table:
+    """The workers that have asked for trials."""
+    table = _table("worker", "alive", "slots", "running trials", "lost", "backend", "last heard (UTC)")
+    for worker in workers:
+        table.add_row(
+            worker.name,
+            "yes" if worker.alive else "no",
+            str(worker.slots),
+            ", ".join(map(str, worker.running)) or "–",
+            str(worker.lost),
+            " ".join([worker.backend, worker.versions.get(worker.backend, "")]).strip(),
+            instant(worker.last_seen_at),
+        )
+    return table
+
+
+def instant(iso: str) -> str:
+    """An ISO instant to the second."""
+    return iso[:19].replace("T", " ")
+
+
+def csv_cell(value: Any) -> Any:
+    """A value as a cell: nested data and booleans as in JSON, none as nothing."""
+    if isinstance(value, dict | list | bool):
+        return json.dumps(value)
+    return "" if value is None else value
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=BOX, collapse_padding=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

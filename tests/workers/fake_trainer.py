@@ -1,0 +1,96 @@
+"""A training process without Keras: the agent's other side of the pipe, with the behaviour that the task names.
+
+quick: three epochs and a result. endless: an epoch every 20 ms until told otherwise. silent: no epoch ever.
+raises, fails, prints-and-exits: what they say. Started with the argument `dies`, it dies before it is ready;
+with `unusable`, it says so.
+"""
+
+import os
+import queue
+import socket
+import sys
+import threading
+
+from studies.protocol import Assignment, EpochRecord
+from studies.tasks import TaskManifest
+from workers.pipe import (
+    AGENT_MESSAGES,
+    Abandon,
+    Dropped,
+    Ended,
+    Epoch,
+    Hello,
+    Pipe,
+    Quit,
+    Raised,
+    Stop,
+    Train,
+    Unusable,
+)
+
+TASKS = ("quick", "endless", "silent", "raises", "fails", "prints-and-exits")
+
+
+def main() -> None:
+    pipe = Pipe(socket.socket(fileno=int(sys.argv[1])))
+    if "dies" in sys.argv:
+        sys.exit("no way to start")
+    if "unusable" in sys.argv:
+        pipe.send(Unusable(reason="tasks.py: no task in it"))
+        return
+    commands: queue.SimpleQueue[Train | Stop | Abandon | Quit] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in pipe.lines():
+            commands.put(AGENT_MESSAGES.validate_json(line))
+        os._exit(0)
+
+    threading.Thread(target=listen, daemon=True).start()
+    manifests = [
+        TaskManifest(name=name, metric="val_accuracy", direction="maximize", fingerprint="f") for name in TASKS
+    ]
+    pipe.send(
+        Hello(
+            tasks=manifests,
+            unavailable={"mnist-cnn": "no data"},
+            backend="none",
+            versions={"pid": str(os.getpid())},
+        )
+    )
+    while not isinstance(command := commands.get(), Quit):
+        if isinstance(command, Train) and run(pipe, command.assignment, commands):
+            return
+
+
+def run(pipe: Pipe, assignment: Assignment, commands: "queue.SimpleQueue[Train | Stop | Abandon | Quit]") -> bool:
+    """Whether to quit afterwards."""
+    token = assignment.token
+    if assignment.task == "raises":
+        pipe.send(Raised(token=token, reason="ValueError: bad shape", traceback="Traceback ... bad shape"))
+        return False
+    if assignment.task == "fails":
+        pipe.send(Ended(token=token, outcome="failed", reason="the objective is not reported"))
+        return False
+    if assignment.task == "prints-and-exits":
+        print("x" * 10_000 + " the last words", flush=True)
+        os._exit(3)
+    epoch = 0
+    while assignment.task != "quick" or epoch < 3:
+        if assignment.task != "silent":
+            record = EpochRecord(
+                epoch=epoch, metrics={"val_accuracy": 0.1 * epoch}, lr_first=0.1, lr_last=0.1, seconds=0.01
+            )
+            pipe.send(Epoch(token=token, record=record))
+            epoch += 1
+        try:
+            command = commands.get(timeout=0.02 if assignment.task != "quick" else 0.001)
+        except queue.Empty:
+            continue
+        pipe.send(Ended(token=token, outcome="pruned") if isinstance(command, Stop) else Dropped(token=token))
+        return isinstance(command, Quit)
+    pipe.send(Ended(token=token, outcome="completed", train_seconds=0.5, test_last={"accuracy": 0.9}))
+    return False
+
+
+if __name__ == "__main__":
+    main()

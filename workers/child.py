@@ -1,0 +1,184 @@
+"""The training process: announces the tasks it can run, then trains one trial after another.
+
+The agent starts it as `python -m workers.child FD [TASK_FILE_OR_MODULE ...]`, FD being its end of the
+pipe. It lives no longer than the pipe: when the agent is gone, it ends itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from studies.errors import TaskError
+from studies.protocol import Assignment, EpochRecord
+from workers.control import Control
+from workers.pipe import (
+    AGENT_MESSAGES,
+    Abandon,
+    Dropped,
+    Ended,
+    Epoch,
+    Hello,
+    Pipe,
+    Quit,
+    Raised,
+    Stop,
+    Train,
+    Unusable,
+)
+
+if TYPE_CHECKING:
+    from workers.tasks import Problem, Task
+
+TRACEBACK_CHARACTERS = 4096
+"""How much of a traceback's end is told."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve the agent until told to quit; the exit code."""
+    # What a signal means is for the agent to decide: a terminal or a supervisor may send it to all processes.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Last, so that a module with tasks is found where the worker was started, but hides nothing installed.
+    sys.path.append(str(Path.cwd()))
+    end = socket.socket(fileno=int(arguments[0]))
+    end.set_inheritable(False)
+    pipe = Pipe(end)
+    # Before the tasks, which take Keras and seconds to load: the agent may be gone by then.
+    inbox = Inbox(pipe)
+    threading.Thread(target=inbox.listen, name="inbox", daemon=True).start()
+
+    from workers.tasks import load
+
+    try:
+        tasks = load(arguments[1:])
+    except TaskError as error:
+        pipe.send(Unusable(reason=str(error)))
+        return 1
+    pipe.send(announcement(tasks))
+    problems: dict[str, Problem] = {}
+    while (order := inbox.next()) is not None:
+        run(*order, tasks, problems, pipe)
+    return 0
+
+
+class Inbox:
+    """The agent's commands: trials wait until they are asked for, wishes take effect at once."""
+
+    def __init__(self, pipe: Pipe) -> None:
+        self._pipe = pipe
+        self._orders: queue.SimpleQueue[tuple[Assignment, Control] | None] = queue.SimpleQueue()
+        self._token = ""
+        self._control = Control()
+
+    def listen(self) -> None:
+        """Take commands; when the agent is gone, end the process."""
+        for line in self._pipe.lines():
+            match AGENT_MESSAGES.validate_json(line):
+                case Train(assignment=assignment):
+                    self._token, self._control = assignment.token, Control()
+                    self._orders.put((assignment, self._control))
+                case Stop(token=token) if token == self._token:
+                    self._control.stop()
+                case Abandon(token=token) if token == self._token:
+                    self._control.drop()
+                case Quit():
+                    self._control.drop()
+                    self._orders.put(None)
+        os._exit(0)
+
+    def next(self) -> tuple[Assignment, Control] | None:
+        """Wait for the next trial; None when there will be none."""
+        return self._orders.get()
+
+
+def announcement(tasks: dict[str, Task]) -> Hello:
+    """What can be run here: every task is made once, for its fingerprint."""
+    import keras
+
+    from workers.tasks.fingerprint import fingerprint
+
+    hello = Hello(tasks=[], unavailable={}, backend=keras.backend.backend(), versions=versions())
+    for name, task in tasks.items():
+        try:
+            hello.tasks.append(task.manifest.model_copy(update={"fingerprint": fingerprint(task())}))
+        except TaskError as error:
+            hello.unavailable[name] = str(error)
+        except Exception as error:  # noqa: BLE001 - a task is its author's code; the others still can be run
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            hello.unavailable[name] = f"{type(error).__name__}: {error} (line {where.lineno} of {where.filename})"
+    return hello
+
+
+def versions() -> dict[str, str]:
+    """The versions on which results depend."""
+    import keras
+    import numpy as np
+
+    backend = keras.backend.backend()
+    return {
+        "lr-arena": metadata.version("lr-arena"),
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "keras": keras.__version__,
+        "numpy": np.__version__,
+        backend: getattr(importlib.import_module(backend), "__version__", "unknown"),
+    }
+
+
+def run(
+    assignment: Assignment, control: Control, tasks: dict[str, Task], problems: dict[str, Problem], pipe: Pipe
+) -> None:
+    """Train one trial and tell the agent how it went; `problems` keeps the data of tasks already used."""
+    from workers.training import train
+
+    token = assignment.token
+
+    def report(record: EpochRecord) -> None:
+        pipe.send(Epoch(token=token, record=record))
+
+    try:
+        if assignment.task not in problems:
+            problems[assignment.task] = tasks[assignment.task]()
+        end = train(assignment, problems[assignment.task], report, control)
+    except TaskError as error:
+        pipe.send(Ended(token=token, outcome="failed", reason=str(error)))
+    except Exception as error:  # noqa: BLE001 - whatever it was, the next trial may do better
+        pipe.send(
+            Raised(
+                token=token,
+                reason=f"{type(error).__name__}: {error}",
+                traceback=traceback.format_exc()[-TRACEBACK_CHARACTERS:],
+            )
+        )
+    else:
+        pipe.send(
+            Dropped(token=token)
+            if end is None
+            else Ended(
+                token=token,
+                outcome=end.outcome,
+                train_seconds=end.train_seconds,
+                test_best=end.test_best,
+                test_last=end.test_last,
+                reason=end.reason,
+            )
+        )
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Without the libraries' own clean-up at exit, which takes long and has nothing left to save.
+    os._exit(code)

@@ -1,0 +1,142 @@
+"""What agent and training process say to each other: JSON lines over a socket pair.
+
+A run is named by its lease's token, so that two leases of one trial are never confused.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from studies.protocol import Assignment, EpochRecord, Outcome
+from studies.tasks import TaskManifest
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- agent to training process
+
+
+class Train(_Message):
+    """Run this trial next."""
+
+    kind: Literal["train"] = "train"
+    assignment: Assignment
+
+
+class Stop(_Message):
+    """End a run now and say what came of it, as `pruned`."""
+
+    kind: Literal["stop"] = "stop"
+    token: str
+
+
+class Abandon(_Message):
+    """Drop a run; no result."""
+
+    kind: Literal["abandon"] = "abandon"
+    token: str
+
+
+class Quit(_Message):
+    """Drop whatever runs and exit."""
+
+    kind: Literal["quit"] = "quit"
+
+
+# --- training process to agent
+
+
+class Hello(_Message):
+    """Ready to train: the tasks with their fingerprints, and those that cannot be run, with the reason."""
+
+    kind: Literal["hello"] = "hello"
+    tasks: list[TaskManifest]
+    unavailable: dict[str, str]
+    backend: str
+    versions: dict[str, str]
+
+
+class Unusable(_Message):
+    """The tasks cannot be loaded as they are; another start would not help."""
+
+    kind: Literal["unusable"] = "unusable"
+    reason: str
+
+
+class Epoch(_Message):
+    """An epoch of a run has ended."""
+
+    kind: Literal["epoch"] = "epoch"
+    token: str
+    record: EpochRecord
+
+
+class Ended(_Message):
+    """A run has a result; the fields are those of `studies.protocol.TrialResult`."""
+
+    kind: Literal["ended"] = "ended"
+    token: str
+    outcome: Outcome
+    train_seconds: float = 0.0
+    test_best: dict[str, float | None] | None = None
+    test_last: dict[str, float | None] | None = None
+    reason: str = ""
+
+
+class Dropped(_Message):
+    """A run was dropped, as told."""
+
+    kind: Literal["dropped"] = "dropped"
+    token: str
+
+
+class Raised(_Message):
+    """A run ended with an exception; the process itself goes on."""
+
+    kind: Literal["raised"] = "raised"
+    token: str
+    reason: str
+    traceback: str
+
+
+AgentMessage = Train | Stop | Abandon | Quit
+TrainerMessage = Hello | Unusable | Epoch | Ended | Dropped | Raised
+
+AGENT_MESSAGES: TypeAdapter[AgentMessage] = TypeAdapter(Annotated[AgentMessage, Field(discriminator="kind")])
+TRAINER_MESSAGES: TypeAdapter[TrainerMessage] = TypeAdapter(Annotated[TrainerMessage, Field(discriminator="kind")])
+
+
+class Pipe:
+    """One end of the socket pair. Any thread may send; one thread receives."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._lock = threading.Lock()
+
+    def send(self, message: BaseModel) -> None:
+        """Send a message; raises OSError if the other side is gone."""
+        line = message.model_dump_json().encode() + b"\n"
+        with self._lock:
+            self._end.sendall(line)
+
+    def lines(self) -> Iterator[bytes]:
+        """The messages that come in, until the other side closes or is gone."""
+        with self._end.makefile("rb") as incoming:
+            try:
+                for line in incoming:
+                    if not line.endswith(b"\n"):
+                        return  # Cut off in the middle by the sender's death.
+                    yield line
+            except OSError:
+                return
+
+    def close(self) -> None:
+        """Close this end; the other side sees the end of the messages."""
+        self._end.close()

@@ -1,0 +1,244 @@
+"""One trial: a fresh model, `model.fit` with the schedule, a record of every epoch, an outcome."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+
+from studies.configuration import Configuration
+from studies.errors import TaskError
+from studies.protocol import Assignment, EpochRecord, Outcome
+from studies.schedules import ClosedLoop
+from workers.batches import ShuffledBatches
+from workers.best_weights import BestWeights
+from workers.callbacks import ScheduleCallback
+from workers.control import Control
+from workers.tasks.problem import Data, Problem, take
+
+EVALUATION_BATCH = 1024
+"""Examples at a time in validation and test; larger than most training batches, since nothing is learned."""
+
+Scores = dict[str, float | None]
+Report = Callable[[EpochRecord], None]
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended; the fields are those of `studies.protocol.TrialResult`."""
+
+    outcome: Outcome
+    train_seconds: float
+    test_best: Scores | None = None
+    test_last: Scores | None = None
+    reason: str = ""
+
+
+def train(assignment: Assignment, problem: Problem, report: Report, control: Control) -> TrialEnd | None:
+    """Run one trial, reporting each epoch as it ends; None if it was dropped.
+
+    The same assignment on the same machine and versions gives the same epochs but for their seconds.
+    Raises TaskError if the task cannot be trained as the assignment says.
+    """
+    configuration = assignment.configuration
+    keras.utils.set_random_seed(assignment.seed)
+    model = compiled(problem, configuration)
+    batches = ShuffledBatches(
+        problem.train, examples=problem.examples, batch_size=configuration.batch_size, seed=assignment.seed
+    )
+    schedule = ScheduleCallback(
+        configuration.make_schedule(),
+        learning_rate=configuration.learning_rate,
+        warmup=configuration.warmup,
+        restore_best_weights=False,
+    )
+    best = BestWeights(assignment.direction) if assignment.score_on_test else None
+    epochs = _Epochs(assignment.metric, schedule, best, report)
+    outcome: Outcome = "completed"
+    reason = ""
+    started = time.perf_counter()
+    try:
+        model.fit(
+            batches,
+            # The batches come in their own order; Keras would shuffle that again, from a state of its own.
+            shuffle=False,
+            epochs=assignment.epochs,
+            validation_data=problem.validation,
+            validation_batch_size=max(EVALUATION_BATCH, configuration.batch_size),
+            callbacks=[
+                _Watch(control, batches, required=_watched_metrics(assignment.metric, schedule)),
+                schedule,
+                epochs,
+                *_early_stopping(assignment),
+            ],
+            verbose=0,
+        )
+    except _Ended as end:
+        if end.outcome is None:
+            return None
+        outcome, reason = end.outcome, end.reason
+    train_seconds = time.perf_counter() - started
+    if outcome != "completed" or best is None:
+        return TrialEnd(outcome, train_seconds, reason=reason)
+    test_last = score(model, problem.test)
+    test_best = test_last if best.epoch == epochs.last else None
+    if test_best is None and best.weights is not None:
+        model.set_weights(best.weights)
+        test_best = score(model, problem.test)
+    return TrialEnd(outcome, train_seconds, test_best=test_best, test_last=test_last)
+
+
+def compiled(problem: Problem, configuration: Configuration) -> Any:
+    """A fresh model of the problem, compiled with the configuration's optimizer, all its variables made."""
+    model = problem.model()
+    model.compile(
+        optimizer=make_optimizer(configuration),
+        loss=problem.loss,
+        metrics=keras.tree.map_structure(_fresh, list(problem.metrics)),
+    )
+    _build(model, take(problem.train, slice(0, 1)))
+    return model
+
+
+def _build(model: Any, example: Data) -> None:
+    """Make the variables of the model, its metrics and its optimizer, from one example.
+
+    Left to itself, Keras on TensorFlow makes those of metrics and optimizer while it traces the first
+    step: digits-mlp then takes 0.3 s longer to its first epoch, and TensorFlow never frees 2 MB per model.
+    """
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(example)
+    outputs = model(x)
+    model.compute_loss(x, y, outputs, sample_weight=sample_weight)
+    model.compute_metrics(x, y, outputs, sample_weight=sample_weight)
+    model.reset_metrics()
+    model.optimizer.build(model.trainable_variables)
+
+
+def make_optimizer(configuration: Configuration) -> Any:
+    """The Keras optimizer of a configuration, at its base rate."""
+    optimizer = configuration.make_optimizer()
+    # To Keras, 0.0 is a decay to be computed, and None is none; AdamW alone refuses None.
+    decay = configuration.weight_decay
+    return getattr(keras.optimizers, optimizer.keras_name)(
+        learning_rate=configuration.learning_rate,
+        weight_decay=decay if decay or optimizer.keras_name == "AdamW" else None,
+        **optimizer.model_dump(exclude={"type"}),
+    )
+
+
+def score(model: Any, data: Data) -> Scores:
+    """The loss and metrics of a model on some data; None for what is not finite."""
+    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+    logs = model.evaluate(x, y, sample_weight=sample_weight, batch_size=EVALUATION_BATCH, return_dict=True, verbose=0)
+    return _finite(logs)
+
+
+class _Ended(Exception):
+    """Leaves model.fit; no outcome where nobody wants one."""
+
+    def __init__(self, outcome: Outcome | None, reason: str = "") -> None:
+        self.outcome = outcome
+        self.reason = reason
+
+
+class _Watch(keras.callbacks.Callback):
+    """Goes before the schedule: orders the batches, ends the run when it diverges or is told to."""
+
+    def __init__(self, control: Control, batches: ShuffledBatches, *, required: dict[str, str]) -> None:
+        super().__init__()
+        self._control = control
+        self._batches = batches
+        self._required = required
+        self._epoch = 0
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._epoch = epoch
+        self._batches.start(epoch)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._control.wish is not None:
+            raise _Ended("pruned" if self._control.wish == "stop" else None)
+        # The mean over the epoch so far: once a batch's loss is not finite, it never is again.
+        if not math.isfinite(logs["loss"]):
+            raise _Ended("diverged", f"the loss was {logs['loss']} in epoch {self._epoch}, batch {batch}")
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        if self._control.wish == "drop":
+            raise _Ended(None)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        for metric, wanted_by in self._required.items():
+            if metric not in logs:
+                raise TaskError(
+                    f"{wanted_by} needs {metric!r}, which this task does not report; "
+                    f"it reports: {', '.join(sorted(logs))}"
+                )
+
+
+class _Epochs(keras.callbacks.Callback):
+    """Goes after the schedule: reports each epoch and keeps the best weights, where they are wanted."""
+
+    def __init__(self, metric: str, schedule: ScheduleCallback, best: BestWeights | None, report: Report) -> None:
+        super().__init__()
+        self._metric = metric
+        self._schedule = schedule
+        self._best = best
+        self._report = report
+        self._started = 0.0
+        self.last: int | None = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        metrics = {name: value for name, value in logs.items() if name != "learning_rate"}
+        self.last = epoch
+        if self._best is not None:
+            self._best.see(epoch, metrics[self._metric], self.model)
+        self._report(
+            EpochRecord(
+                epoch=epoch,
+                metrics=_finite(metrics),
+                lr_first=self._schedule.lr_first,
+                lr_last=self._schedule.lr_last,
+                seconds=time.perf_counter() - self._started,
+            )
+        )
+        for name in ("loss", "val_loss"):
+            if not math.isfinite(metrics[name]):
+                raise _Ended("diverged", f"{name} was {metrics[name]} after epoch {epoch}")
+
+
+def _watched_metrics(metric: str, schedule: ScheduleCallback) -> dict[str, str]:
+    """The metrics that the run cannot do without, and what needs each."""
+    required = {metric: "the objective"}
+    if isinstance(schedule.schedule, ClosedLoop):
+        required.setdefault(schedule.schedule.monitor, f"the schedule {schedule.schedule.type}")
+    return required
+
+
+def _early_stopping(assignment: Assignment) -> list[Any]:
+    stopping = assignment.early_stopping
+    if stopping is None:
+        return []
+    return [
+        keras.callbacks.EarlyStopping(
+            monitor=assignment.metric,
+            patience=stopping.patience,
+            min_delta=stopping.min_delta,
+            mode="max" if assignment.direction == "maximize" else "min",
+        )
+    ]
+
+
+def _fresh(metric: Any) -> Any:
+    """A copy of a Metric object, which carries state from batch to batch; anything else as it is."""
+    return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.Metric) else metric
+
+
+def _finite(logs: Mapping[str, float]) -> Scores:
+    return {name: float(value) if math.isfinite(value) else None for name, value in logs.items()}
