@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from studies.configuration import Configuration
+from studies.optimizers import OPTIMIZERS
 from studies.protocol import LeaderboardEntry
 from studies.schedules import CATALOGUE
 
-Settings = dict[str, Any]
+Settings = Mapping[str, Any]
 
 
 def decimals(entries: Sequence[LeaderboardEntry]) -> int:
@@ -72,21 +75,21 @@ def short(value: Any) -> str:
 
 def settings(configuration: Configuration) -> Settings:
     """All settings of a configuration in one flat mapping; what is at its default or switched off is left out."""
-    flat: Settings = {"lr": configuration.learning_rate}
-    flat |= _off_default(configuration.schedule)
+    flat: dict[str, Any] = {"lr": configuration.learning_rate}
+    flat |= _off_default(CATALOGUE[str(configuration.schedule["type"])], configuration.schedule)
     if configuration.warmup:
         flat["warmup"] = configuration.warmup
-    flat["optimizer"] = configuration.optimizer["type"]
-    flat |= {name: value for name, value in configuration.optimizer.items() if name != "type" and value}
+    optimizer = str(configuration.optimizer["type"])
+    flat |= {"optimizer": optimizer, **_off_default(OPTIMIZERS[optimizer], configuration.optimizer)}
     if configuration.weight_decay:
         flat["weight_decay"] = configuration.weight_decay
     flat["batch_size"] = configuration.batch_size
     return flat
 
 
-def _off_default(schedule: Mapping[str, Any]) -> Settings:
-    fields = CATALOGUE[schedule["type"]].model_fields
-    return {name: value for name, value in schedule.items() if name != "type" and value != fields[name].default}
+def _off_default(model: type[BaseModel], given: Settings) -> Settings:
+    fields = model.model_fields
+    return {name: value for name, value in given.items() if name != "type" and value != fields[name].default}
 
 
 def shared(rows: Iterable[Settings]) -> Settings:

@@ -91,7 +91,13 @@ def measure(metric: str) -> str:
 def _caption(board: Board, common: Mapping[str, Any]) -> str:
     which = {"best_validation": "weights of the best validation epoch", "last": "weights of the last epoch"}
     counted = which.get(board.at or "", "each study's own choice of epoch")
-    return f"scored with the {counted}" + (f"; all with {numbers.in_words(dict(common))}" if common else "")
+    return f"scored with the {counted}; {_shared(common)}"
+
+
+def _shared(common: Mapping[str, Any]) -> str:
+    """What all rows have in common, and that they show no more than they must."""
+    left_out = "settings at their default are left out"
+    return f"all with {numbers.in_words(common)}; {left_out}" if common else left_out
 
 
 def _finished(entry: LeaderboardEntry) -> str:
@@ -212,7 +218,7 @@ def trials_table(trials: Sequence[TrialView]) -> RenderableType:
             numbers.seconds(trial.train_seconds),
             numbers.in_words(chosen.get(trial.id, {}), without=common),
         )
-    return Group(table, Text(f"all with {numbers.in_words(common)}" if common else "", style="dim"))
+    return Group(table, Text(_shared(common), style="dim"))
 
 
 def trial_rows(trials: Iterable[TrialView]) -> Iterator[Row]:

@@ -90,7 +90,7 @@ class _Child:
     def start(self) -> None:
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", *self.arguments], pass_fds=self.passed, stdin=subprocess.DEVNULL
+            [sys.executable, "-P", "-m", *self.arguments], pass_fds=self.passed, stdin=subprocess.DEVNULL
         )
 
     def died(self) -> int | None:

@@ -57,8 +57,6 @@ STARTS_IN_A_ROW = 3
 """So many training processes that die before they are ready end the worker."""
 PROCESS_SECONDS = 900.0
 """So old, a training process is replaced when its trial ends: TensorFlow 2.21 keeps 1.5 MB and more of each model."""
-REASON_CHARACTERS = 2000
-"""Where a crash's reason is cut off."""
 
 
 def run_agent(
@@ -398,7 +396,7 @@ class _Agent:
                 trial_id=run.assignment.trial_id,
                 token=run.assignment.token,
                 cause=cause,
-                reason=reason[:REASON_CHARACTERS],
+                reason=reason,
                 log_end=log_end,
             )
         )

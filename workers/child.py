@@ -40,6 +40,8 @@ from workers.pipe import (
 if TYPE_CHECKING:
     from workers.tasks import Problem, Task
 
+REASON_CHARACTERS = 2000
+"""How much of a reason's beginning is told."""
 TRACEBACK_CHARACTERS = 4096
 """How much of a traceback's end is told."""
 
@@ -114,10 +116,11 @@ def announcement(tasks: dict[str, Task]) -> Hello:
         try:
             hello.tasks.append(task.manifest.model_copy(update={"fingerprint": fingerprint(task())}))
         except TaskError as error:
-            hello.unavailable[name] = str(error)
+            hello.unavailable[name] = str(error)[:REASON_CHARACTERS]
         except Exception as error:  # noqa: BLE001 - a task is its author's code; the others still can be run
             where = traceback.extract_tb(error.__traceback__)[-1]
-            hello.unavailable[name] = f"{type(error).__name__}: {error} (line {where.lineno} of {where.filename})"
+            reason = f"{type(error).__name__}: {error} (line {where.lineno} of {where.filename})"
+            hello.unavailable[name] = reason[:REASON_CHARACTERS]
     return hello
 
 
@@ -152,12 +155,12 @@ def run(
             problems[assignment.task] = tasks[assignment.task]()
         end = train(assignment, problems[assignment.task], report, control)
     except TaskError as error:
-        pipe.send(Ended(token=token, outcome="failed", reason=str(error)))
+        pipe.send(Ended(token=token, outcome="failed", reason=str(error)[:REASON_CHARACTERS]))
     except Exception as error:  # noqa: BLE001 - whatever it was, the next trial may do better
         pipe.send(
             Raised(
                 token=token,
-                reason=f"{type(error).__name__}: {error}",
+                reason=f"{type(error).__name__}: {error}"[:REASON_CHARACTERS],
                 traceback=traceback.format_exc()[-TRACEBACK_CHARACTERS:],
             )
         )

@@ -74,6 +74,8 @@ class ServiceDouble:
         self.commands: dict[int, Command] = {}
         self.stale: set[str] = set()
         self.trouble: Trouble = "none"
+        self.seconds_per_result = 0.0
+        self.told_before_claim: dict[str, set[str]] = {}
         self.port = 0
         self._server: ThreadingHTTPServer | None = None
 
@@ -143,6 +145,8 @@ class ServiceDouble:
     # --- the routes
 
     def answer(self, path: str, body: bytes) -> tuple[int, BaseModel]:
+        if path.endswith("/results"):
+            time.sleep(self.seconds_per_result)
         with self.changed:
             try:
                 return self._answer(path.removeprefix(API_PREFIX), body)
@@ -170,6 +174,7 @@ class ServiceDouble:
 
     def _claim(self, claim: ClaimRequest) -> ClaimResponse:
         self.claims.append(claim)
+        self.told_before_claim[claim.request_id] = {result.token for result in self.results}
         self.changed.notify_all()
         if claim.request_id not in self.given:
             deadline = time.monotonic() + claim.wait_seconds

@@ -112,12 +112,14 @@ def test_a_short_trial_costs_a_claim_a_result_and_at_most_a_report(served: Servi
     assert requests.count("/reports") <= 10
 
 
-def test_the_next_claim_follows_the_result(served: ServiceDouble) -> None:
+def test_the_next_claim_waits_for_the_result_to_be_taken(served: ServiceDouble) -> None:
     first, second = assignment("quick"), assignment("quick")
+    served.seconds_per_result = 0.1
     served.offer(first, second)
     served.result_of(second)
-    ends = [index for index, path in enumerate(served.order) if path == "/results"][-2:]
-    assert served.order[ends[0] + 1 : ends[1]].count("/claims") == 1
+    served.seconds_per_result = 0.0
+    (claim,) = (request_id for request_id, trials in served.given.items() if second in trials)
+    assert first.token in served.told_before_claim[claim]
 
 
 def test_free_slots_are_claimed_together_and_their_epochs_reported_together(service: ServiceDouble) -> None:
@@ -233,8 +235,12 @@ def test_a_crash_on_a_stale_lease_leaves_the_worker_working(served: ServiceDoubl
     lost, following = assignment("endless"), assignment("quick")
     served.offer(lost)
     served.reports_of(lost)
+    # The crash is to be told after the epochs before it, and these are answered as stale.
+    served.trouble = "error 500"
     served.stale.add(lost.token)
     os.kill(served.trainer_pid(), signal.SIGKILL)
+    time.sleep(0.5)
+    served.trouble = "none"
     served.offer(following)
     served.result_of(following)
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import keras
-import psutil
 import pytest
 
 from tests.workers.problems import trial
@@ -149,8 +148,9 @@ def test_it_quits_in_the_middle_of_a_run(trainer: Trainer, hello: Hello) -> None
 def test_it_ends_with_the_agent_even_while_it_loads_keras() -> None:
     process = TrainingProcess(TRAINER_COMMAND, ())
     process._ours.close()
-    assert psutil.Process(process.pid).wait(timeout=10.0) == 0
+    exit_code = process._process.wait(timeout=10.0)
     process.close()
+    assert exit_code == 0
 
 
 def test_a_folder_called_workers_in_the_current_one_does_no_harm(tmp_path: Path) -> None:

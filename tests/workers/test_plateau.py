@@ -118,8 +118,8 @@ def test_a_second_fit_starts_at_the_base_rate_again() -> None:
 
 
 def test_plateau_with_revert_ends_with_the_weights_of_the_best_epoch() -> None:
-    # The second 0.3 is no better than the first; nan is never the best.
-    values = [0.9, 0.3, 0.5, 0.3, float("nan"), 0.8]
+    # nan is never the best, and the second 0.3 is no better than the first.
+    values = [float("nan"), 0.3, 0.5, 0.3, float("nan"), 0.8]
     _, model = fit(ScheduleCallback("plateau_with_revert", patience=1, min_delta=0.25), values)
     assert model.layers[0].bias.numpy() == [1.0]
 

@@ -210,18 +210,22 @@ IMAGE_TASKS = {
 @pytest.mark.parametrize("name", IMAGE_TASKS)
 def test_missing_data_says_where_to_put_what(no_data: Path, name: str) -> None:
     data = IMAGE_TASKS[name][0]
-    with pytest.raises(DataMissing, match=rf"put {data}\.npz.*x_train.*LR_ARENA_DATA.*keras.*LR_ARENA_DOWNLOAD=1"):
+    with pytest.raises(
+        DataMissing, match=rf"put {data}\.npz.*x_train.*keras/datasets.*LR_ARENA_DATA.*LR_ARENA_DOWNLOAD=1"
+    ):
         load()[name]()
 
 
+@pytest.mark.parametrize("folder", [".", "keras/datasets"])
 @pytest.mark.parametrize("name", IMAGE_TASKS)
-def test_data_is_read_from_the_named_folder(no_data: Path, name: str) -> None:
+def test_data_is_read_from_the_named_folder_or_that_of_keras(no_data: Path, name: str, folder: str) -> None:
     data, stored, seen = IMAGE_TASKS[name]
     labels = np.arange(100, dtype=np.uint8) % 10
     images = np.zeros((100, *stored), dtype=np.uint8)
     # CIFAR-10 comes with its labels in a column.
     column = labels[:, None] if name == "cifar10-resnet" else labels
-    np.savez(no_data / f"{data}.npz", x_train=images, y_train=column, x_test=images[:20], y_test=column[:20])
+    (no_data / folder).mkdir(parents=True, exist_ok=True)
+    np.savez(no_data / folder / f"{data}.npz", x_train=images, y_train=column, x_test=images[:20], y_test=column[:20])
     problem = load()[name]()
     assert problem.train[0].shape == (90, *seen)
     assert problem.validation[0].shape == (10, *seen)

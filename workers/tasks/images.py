@@ -39,15 +39,14 @@ BUILDERS: dict[str, Callable[[], Problem]] = {
     "cifar10-resnet": cifar10_resnet,
 }
 
-_KERAS_CACHE = {
-    "mnist": ("mnist.npz",),
+_KERAS_FILES = {
     "fashion-mnist": tuple(
         f"fashion-mnist/{part}-ubyte.gz"
         for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
     ),
     "cifar10": ("cifar-10-batches-py-target_archive",),
 }
-"""The files below ~/.keras/datasets that Keras' own loaders read; with these in place they download nothing."""
+"""What keras.datasets keeps below ~/.keras/datasets; with these in place its loaders fetch nothing."""
 
 
 def _problem(name: str, module: Any, model: Callable[[], keras.Model]) -> Problem:
@@ -65,36 +64,41 @@ def _problem(name: str, module: Any, model: Callable[[], keras.Model]) -> Proble
 
 def _arrays(name: str, module: Any) -> tuple[Any, Any]:
     """The published training and test parts: x uint8 (n, height, width, channels), y int32 (n,)."""
-    if (file := _own_file(name)) is not None:
-        with np.load(file) as arrays:
-            missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays)
-            if missing:
-                raise TaskError(f"{file}: there is no {', '.join(sorted(missing))}; it holds {', '.join(arrays)}")
-            parts = (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
+    if (file := _npz(name)) is not None:
+        parts = _read(file)
     elif os.environ.get("LR_ARENA_DOWNLOAD") == "1" or _is_cached(name):
         parts = module.load_data()
     else:
         raise DataMissing(
             f"the data of {name} is not here: put {name}.npz, with the arrays x_train, y_train, x_test and y_test, "
-            "into a folder and name that folder in LR_ARENA_DATA; or put the files of keras.datasets into "
-            f"{_keras_home()} ({', '.join(_KERAS_CACHE[name])}); or set LR_ARENA_DOWNLOAD=1 to have Keras fetch them"
+            f"into {_keras_folder()}, or into a folder of your own and name that in LR_ARENA_DATA; "
+            "or set LR_ARENA_DOWNLOAD=1 to have Keras fetch it"
         )
     train, test = ((_with_channels(x), y.reshape(-1).astype(np.int32)) for x, y in parts)
     return train, test
 
 
-def _own_file(name: str) -> Path | None:
-    folder = os.environ.get("LR_ARENA_DATA")
-    file = Path(folder).expanduser() / f"{name}.npz" if folder else None
-    return file if file is not None and file.is_file() else None
+def _read(file: Path) -> Any:
+    with np.load(file) as arrays:
+        missing = {"x_train", "y_train", "x_test", "y_test"} - set(arrays)
+        if missing:
+            raise TaskError(f"{file}: there is no {', '.join(sorted(missing))}; it holds {', '.join(arrays)}")
+        return (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
 
 
-def _keras_home() -> Path:
+def _npz(name: str) -> Path | None:
+    own = os.environ.get("LR_ARENA_DATA")
+    folders = [Path(own).expanduser()] if own else []
+    files = (folder / f"{name}.npz" for folder in [*folders, _keras_folder()])
+    return next((file for file in files if file.is_file()), None)
+
+
+def _keras_folder() -> Path:
     return Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
 
 
 def _is_cached(name: str) -> bool:
-    return all((_keras_home() / file).is_file() for file in _KERAS_CACHE[name])
+    return name in _KERAS_FILES and all((_keras_folder() / file).is_file() for file in _KERAS_FILES[name])
 
 
 def _with_channels(x: Any) -> Any:
