@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from starlette.concurrency import run_in_threadpool
 
@@ -36,7 +36,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/claims", responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY))
-async def claim_trials(claim: ClaimRequest, state: ArenaState) -> ClaimResponse:
+async def claim_trials(claim: ClaimRequest, state: ArenaState, request: Request) -> ClaimResponse:
     """Lease up to `slots` ready trials. Waits for the first one for up to `wait_seconds`.
 
     The same `request_id` again gives the same trials, as far as the worker still holds them.
@@ -56,6 +56,8 @@ async def claim_trials(claim: ClaimRequest, state: ArenaState) -> ClaimResponse:
             seen = state.ready.seen
             if await run_in_threadpool(_any_ready, state, claim):
                 break
+        if await request.is_disconnected():  # nobody is there to run what would be leased
+            return ClaimResponse(trials=[])
 
 
 def _announce(state: Arena, claim: ClaimRequest) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import threading
 import time
 
@@ -9,7 +10,7 @@ from sqlalchemy import select, update
 from service.database import reading, writing
 from service.tables import attempts, trials, workers
 from studies.protocol import Assignment
-from studies.trial import MAX_CRASHES, MAX_LOSSES
+from studies.trial import MAX_CRASHES, MAX_LOSSES, TrialState
 from tests.service.support import LEASE_SECONDS, Service, Worker, same
 
 
@@ -298,6 +299,22 @@ def test_a_claim_waits_for_the_first_ready_trial(service: Service, worker: Worke
         service.director.step()
         thread.join(0.02)
     assert len(answers[0][1]) == 1
+
+
+def test_a_worker_that_went_away_while_it_waited_is_leased_nothing(service: Service, worker: Worker) -> None:
+    body = worker.request(wait_seconds=30).model_dump_json()
+    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
+        head = (
+            f"POST /api/v1/claims HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        )
+        connection.sendall(f"{head}\r\n\r\n{body}".encode())
+        while not service.client.workers():
+            time.sleep(0.01)
+    name = service.submit()
+    service.director.step()
+    time.sleep(0.3)  # the claim has long been woken
+    assert [trial.state for trial in service.client.trials(name)].count(TrialState.READY) == 1
+    assert len(worker.claim()) == 1
 
 
 def test_a_claim_with_nothing_to_do_returns_empty_after_its_wait(service: Service, worker: Worker) -> None:

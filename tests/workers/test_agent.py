@@ -238,8 +238,9 @@ def test_a_crash_on_a_stale_lease_leaves_the_worker_working(served: ServiceDoubl
     # The crash is to be told after the epochs before it, and these are answered as stale.
     served.trouble = "error 500"
     served.stale.add(lost.token)
+    time.sleep(0.3)
     os.kill(served.trainer_pid(), signal.SIGKILL)
-    time.sleep(0.5)
+    time.sleep(0.3)
     served.trouble = "none"
     served.offer(following)
     served.result_of(following)
