@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -89,14 +90,14 @@ class Director:
         try:
             while not stop.is_set():
                 now = self._clock()
-                if signal.changed() or now >= routine_at:
-                    routine_at = now + int(ROUTINE_SECONDS * SECOND)
-                    try:
+                try:
+                    if signal.changed() or now >= routine_at:
+                        routine_at = now + int(ROUTINE_SECONDS * SECOND)
                         self.step()
-                    except OperationalError as error:
-                        log.warning("the database is busy or away, trying again: %s", error.orig)
-                        self._lanes.clear()  # what was proposed was perhaps not written
-                        stop.wait(ROUTINE_SECONDS)
+                except (OperationalError, sqlite3.OperationalError) as error:
+                    log.warning("the database is busy or away, trying again: %s", error)
+                    self._lanes.clear()  # what was proposed was perhaps not written
+                    stop.wait(ROUTINE_SECONDS)
                 stop.wait(POLL_SECONDS)
             self.resign()
         finally:
@@ -211,10 +212,16 @@ class Director:
                     studies.c.finished_at.is_(None)
                 )
             ).all()
+        known = {study.id for study in open_studies}
+        self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] in known}
+        self._advanced = {study_id: seen for study_id, seen in self._advanced.items() if study_id in known}
         for study in open_studies:
             if self._advanced.get(study.id) == study.revision:
                 continue
             with self._writing() as connection:
+                still_open = select(studies.c.id).where(studies.c.id == study.id, studies.c.finished_at.is_(None))
+                if connection.execute(still_open.with_for_update()).first() is None:
+                    continue  # cancelled since: its trials have ended, but not by being run
                 definition = read_definition(study.definition)
                 if definition.search.allocation == "equal":
                     _end_searches_of_arms(connection, study.id, definition, now)
@@ -222,16 +229,25 @@ class Director:
                     _end_joint_searches(connection, study.id, definition, now)
                 if _finish_if_done(connection, study.id, now):
                     log.info("study %s is finished", study.name)
-                    self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] != study.id}
             self._advanced[study.id] = study.revision
 
     # --- filling in
 
     def _fill(self, now: Instant) -> None:
         """Fill planned trials in: as many ready ones as there are free announced slots, no more."""
+        failures: dict[int, str] = {}
+        filled: list[tuple[Planned, _Sampled | None]] = []
         with reading(self._engine) as connection:
-            chosen = _wanted(connection, now)
-            filled = [(trial, self._parameters(connection, trial)) for trial in chosen]
+            for trial in _wanted(connection, now):
+                try:
+                    filled.append((trial, self._parameters(connection, trial)))
+                except OperationalError:
+                    raise
+                except Exception as error:
+                    log.exception("study %d cannot be sampled", trial.study_id)
+                    failures[trial.study_id] = f"{type(error).__name__}: {error}"
+        for study_id, reason in failures.items():
+            self._pause(study_id, f"its parameters cannot be sampled ({reason})")
         if not filled:
             return
         with self._writing() as connection:
@@ -244,6 +260,16 @@ class Director:
                 )
                 if done.rowcount == 0 and sampled is not None:  # cancelled meanwhile
                     sampled.lane.sampler.forget(trial.id)
+
+    def _pause(self, study_id: int, reason: str) -> None:
+        """Pause a study and say why; its owner may resume it."""
+        with self._writing() as connection:
+            connection.execute(
+                update(studies)
+                .where(studies.c.id == study_id, studies.c.state == "running")
+                .values(state="paused", paused_because=reason)
+            )
+        self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] != study_id}
 
     def _parameters(self, connection: Connection, trial: Planned) -> _Sampled | None:
         if trial.configured:

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from studies.errors import ArenaError, Conflict, InvalidInput, NotFound
@@ -50,6 +51,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(OperationalError, _database_away)
+    app.add_exception_handler(PoolTimeout, _database_away)
+    app.add_exception_handler(Exception, _our_fault)
 
 
 def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
@@ -97,6 +100,11 @@ def _database_away(_request: Request, error: Exception) -> Response:
     )
 
 
+def _our_fault(_request: Request, _error: Exception) -> Response:
+    # The server logs the traceback.
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log says more")
+
+
 def _count(n: int) -> str:
     return "1 field is not right" if n == 1 else f"{n} fields are not right"
 
@@ -105,9 +113,12 @@ def _plain(value: Any) -> Any:
     """The value as JSON can show it, and no longer than a reader needs."""
     if isinstance(value, str):
         return value if len(value) <= 200 else value[:200] + "..."
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63):
         return value
-    shown = repr(value)
+    try:
+        shown = repr(value)
+    except ValueError:  # an integer with more digits than Python writes
+        return "a number of very many digits"
     if isinstance(value, float):
         return value if abs(value) < float("inf") else shown
     if len(shown) <= 500 and isinstance(value, list | tuple):

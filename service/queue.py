@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Select, String, and_, cast, func, select, update
+from sqlalchemy import ColumnElement, Connection, Select, String, and_, cast, func, select, update
 
 from service import history
 from service.clock import SECOND, Instant
@@ -49,12 +49,15 @@ class Held:
 
 
 def announce(connection: Connection, request: ClaimRequest, now: Instant) -> None:
-    """Note the worker, its free slots and its tasks. The same announcement again only moves `last_seen_at`."""
+    """Note the worker, its free slots and its tasks. A claim that comes again only moves `last_seen_at`."""
     worker = request.worker
+    if _leased_before(connection, request):
+        seen(connection, worker.id, now)
+        return
     row: dict[str, Any] = {
         "name": worker.name,
         "slots": worker.slots,
-        "free_slots": min(request.slots, worker.slots),
+        "free_slots": request.slots,
         "backend": worker.backend,
         "versions": worker.versions,
         "tasks": sorted(task.name for task in request.tasks),
@@ -92,10 +95,7 @@ def claim(connection: Connection, request: ClaimRequest, now: Instant, lease: in
     Asked again with the same request id: the trials leased then, as far as the worker still holds them
     under that lease. None: nothing is ready, and nothing was leased under this request id before.
     """
-    before = connection.execute(
-        select(attempts.c.trial_id).where(attempts.c.request_id == request.request_id).limit(1)
-    ).first()
-    if before is None:
+    if not _leased_before(connection, request):
         leased = _lease_ready(connection, request, now, lease)
         if not leased:
             return None
@@ -120,7 +120,16 @@ def claim(connection: Connection, request: ClaimRequest, now: Instant, lease: in
             .where(workers.c.id == request.worker.id)
             .values(free_slots=workers.c.free_slots - len(leased))
         )
-    return _assignments(connection, request.request_id, now)
+    return _assignments(connection, request, now)
+
+
+def _leased_before(connection: Connection, request: ClaimRequest) -> bool:
+    return connection.execute(select(attempts.c.trial_id).where(_of_request(request)).limit(1)).first() is not None
+
+
+def _of_request(request: ClaimRequest) -> ColumnElement[bool]:
+    """The attempts that this request was leased; a request id belongs to its worker."""
+    return and_(attempts.c.request_id == request.request_id, attempts.c.worker_id == request.worker.id)
 
 
 def any_ready(connection: Connection, request: ClaimRequest) -> bool:
@@ -155,7 +164,7 @@ def _lease_ready(connection: Connection, request: ClaimRequest, now: Instant, le
     ).all()
 
 
-def _assignments(connection: Connection, request_id: str, now: Instant) -> list[Assignment]:
+def _assignments(connection: Connection, request: ClaimRequest, now: Instant) -> list[Assignment]:
     rows = connection.execute(
         select(
             trials,
@@ -170,7 +179,7 @@ def _assignments(connection: Connection, request_id: str, now: Instant) -> list[
         .join(arms, arms.c.id == trials.c.arm_id)
         .join(boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task))
         .join(studies, studies.c.id == trials.c.study_id)
-        .where(attempts.c.request_id == request_id, trials.c.state == TrialState.RUNNING)
+        .where(_of_request(request), trials.c.state == TrialState.RUNNING)
         .order_by(trials.c.id)
     ).all()
     assignments = []
@@ -181,7 +190,7 @@ def _assignments(connection: Connection, request_id: str, now: Instant) -> list[
                 trial_id=row.id,
                 token=row.token,
                 attempt=row.attempt,
-                lease_seconds=(row.lease_expires_at - now) / SECOND,
+                lease_seconds=max(row.lease_expires_at - now, 0) / SECOND,
                 study=row.study_name,
                 task=row.task,
                 schedule=row.schedule,
@@ -237,6 +246,7 @@ def hold(connection: Connection, tokens: dict[int, str]) -> dict[int, Held | Ans
             .join(boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task))
             .join(studies, studies.c.id == trials.c.study_id)
             .where(trials.c.id.in_(list(tokens)))
+            .order_by(trials.c.id)  # always locked in the same order
             .with_for_update(of=trials)
         )
     }
@@ -249,7 +259,7 @@ def _held(trial_id: int, token: str, row: Any) -> Held | Answer:
     if row.token is None or not secrets.compare_digest(row.token.encode(), token.encode()):
         return _stale(trial_id, "the lease is stale: the trial was leased anew since, or never under this token")
     expired = row.end == AttemptEnd.LOST and row.state == TrialState.READY
-    if row.end is None or expired:
+    if (row.end is None and row.state == TrialState.RUNNING) or expired:
         return Held(
             trial_id=trial_id,
             study_id=row.study_id,
@@ -301,14 +311,12 @@ def renew(connection: Connection, held: Sequence[Held], now: Instant, lease: int
 def release(connection: Connection, item: TrialRelease, held: Held, now: Instant) -> None:
     """Hand a trial back: preempted attempts are free; a trial that crashed too often is failed.
 
-    A trial whose lease has expired is back already: nothing changes.
+    A trial whose lease has expired is back already; how its attempt ended is known better now.
     """
-    if not held.live:
-        return
     end = AttemptEnd(item.cause)
     counts = AttemptCounts(
         crashed=held.counts.crashed + (end == AttemptEnd.CRASHED),
-        lost=held.counts.lost,
+        lost=held.counts.lost - (not held.live),
         preempted=held.counts.preempted + (end == AttemptEnd.PREEMPTED),
     )
     end_attempt(connection, held.trial_id, held.attempt, end, now, reason=item.reason, log_end=item.log_end)

@@ -107,9 +107,9 @@ def objective(definition: StudyDefinition, manifest: TaskManifest | None) -> dic
 
 
 def announced_manifests(connection: Connection, names: Sequence[str]) -> dict[str, TaskManifest]:
-    """The manifests of those tasks that were ever announced; the first one, where there are several."""
+    """The manifests of those tasks that were ever announced; the latest one, where there are several."""
     rows = connection.execute(
-        select(tasks.c.name, tasks.c.manifest).where(tasks.c.name.in_(names)).order_by(tasks.c.first_seen_at.desc())
+        select(tasks.c.name, tasks.c.manifest).where(tasks.c.name.in_(names)).order_by(tasks.c.first_seen_at)
     )
     return {row.name: TaskManifest.model_validate(row.manifest) for row in rows}
 
@@ -143,7 +143,9 @@ def _move(connection: Connection, name: str, allowed: Mapping[str, str], finishe
             f"the study {name!r} is {row.state}; this needs one that is {' or '.join(sorted(allowed))}"
         )
     connection.execute(
-        update(studies).where(studies.c.id == row.id).values(state=allowed[row.state], finished_at=finished_at)
+        update(studies)
+        .where(studies.c.id == row.id)
+        .values(state=allowed[row.state], finished_at=finished_at, paused_because="")
     )
 
 
@@ -217,7 +219,10 @@ def view(connection: Connection, name: str) -> StudyView:
         definition=definition.model_dump(mode="json"),
         arms=progress,
         unassigned=unassigned,
-        warnings=_warnings(connection, row.state, definition, progress, waiting),
+        warnings=[
+            *([f"the service paused this study: {row.paused_because}"] if row.paused_because else []),
+            *_warnings(connection, row.state, definition, progress, waiting),
+        ],
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -24,6 +23,9 @@ from studies.protocol import (
     TrialResult,
 )
 from studies.trial import Score, TrialState, score
+
+LARGEST_VALUE = 1e100
+"""A metric beyond this counts as not finite: the squares of such numbers are."""
 
 
 def accept_reports(connection: Connection, request: ReportRequest, now: Instant, lease: int) -> list[Answer]:
@@ -51,7 +53,7 @@ def accept_results(connection: Connection, request: ResultRequest, now: Instant)
     for item, h in held:
         _finish(connection, item, h, now)
     queue.seen(connection, request.worker_id, now)
-    return [_answer(holds[item.trial_id]) for item in request.trials]
+    return [_done(holds[item.trial_id]) for item in request.trials]
 
 
 def accept_releases(connection: Connection, request: ReleaseRequest, now: Instant) -> list[Answer]:
@@ -61,7 +63,7 @@ def accept_releases(connection: Connection, request: ReleaseRequest, now: Instan
         held = holds[item.trial_id]
         if isinstance(held, Held):
             queue.release(connection, item, held, now)
-    return [_answer(holds[item.trial_id]) for item in request.trials]
+    return [_done(holds[item.trial_id]) for item in request.trials]
 
 
 def _tokens(items: Sequence[Any]) -> dict[int, str]:
@@ -81,13 +83,18 @@ def _answer(held: Held | Answer) -> Answer:
     return Answer(trial_id=held.trial_id, status=200, command="stop" if held.stop_requested else "continue")
 
 
+def _done(held: Held | Answer) -> Answer:
+    """The answer to what ends a lease: there is nothing more to do for it."""
+    return held if isinstance(held, Answer) else Answer(trial_id=held.trial_id, status=200, command="abandon")
+
+
 def _store_epochs(connection: Connection, held: Sequence[tuple[TrialReport | TrialResult, Held]], now: Instant) -> None:
     rows = [
         {
             "trial_id": h.trial_id,
             "attempt": h.attempt,
             "epoch": record.epoch,
-            "value": _finite(_metric(record, h.metric)),
+            "value": _finite(_objective(item, record, h)),
             "metrics": {name: _finite(value) for name, value in record.metrics.items()},
             "lr_first": record.lr_first,
             "lr_last": record.lr_last,
@@ -100,18 +107,16 @@ def _store_epochs(connection: Connection, held: Sequence[tuple[TrialReport | Tri
     insert_new(connection, epochs, rows)
 
 
-def _metric(record: EpochRecord, metric: str) -> float | None:
-    if metric not in record.metrics:
-        raise InvalidMessage(
-            [
-                FieldError(
-                    "epochs.metrics",
-                    sorted(record.metrics),
-                    f"the study's objective {metric!r} must be among the metrics of every epoch",
-                )
-            ]
-        )
-    return record.metrics[metric]
+def _objective(item: TrialReport | TrialResult, record: EpochRecord, held: Held) -> float | None:
+    """The objective of an epoch. Raises InvalidMessage for an epoch that cannot be this trial's."""
+    where = f"trial {item.trial_id}, epoch {record.epoch}"
+    if record.epoch >= held.definition.epochs:
+        last = held.definition.epochs - 1
+        raise InvalidMessage([FieldError("epochs.epoch", record.epoch, f"{where}: the study's last epoch is {last}")])
+    if held.metric not in record.metrics:
+        message = f"{where}: the study's objective {held.metric!r} must be among the metrics of every epoch"
+        raise InvalidMessage([FieldError("epochs.metrics", sorted(record.metrics), message)])
+    return record.metrics[held.metric]
 
 
 def _finish(connection: Connection, item: TrialResult, held: Held, now: Instant) -> None:
@@ -153,9 +158,12 @@ def _score(connection: Connection, item: TrialResult, held: Held) -> Score:
         .where(epochs.c.trial_id == held.trial_id, epochs.c.attempt == held.attempt)
         .order_by(epochs.c.epoch)
     ).all()
-    missing = sorted(set(range(rows[-1].epoch + 1)) - {row.epoch for row in rows}) if rows else []
-    if missing or (item.outcome == "completed" and not rows):
-        shown = ", ".join(map(str, missing[:10])) or "0"
+    expected = rows[-1].epoch + 1 if rows else 0
+    if item.outcome == "completed":
+        expected = max(expected, 1 if held.definition.early_stopping else held.definition.epochs)
+    missing = sorted(set(range(expected)) - {row.epoch for row in rows})
+    if missing:
+        shown = ", ".join(map(str, missing[:10]))
         raise InvalidMessage(
             [
                 FieldError(
@@ -187,4 +195,4 @@ def _test_value(field: Literal["test_best", "test_last"], item: TrialResult, hel
 
 
 def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    return value if value is not None and abs(value) <= LARGEST_VALUE else None

@@ -82,14 +82,19 @@ class Sampler:
         if self.name == "qmc":
             return self._quasi_random(number)
         seed = derive(self._seed, "sampler", *self._parts, number)
-        self._study.sampler = optuna.samplers.RandomSampler(seed=seed) if self.name == "random" else self._tpe(seed)
+        if self.name == "random":
+            alone = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+            return suggest(self._space, alone.ask())
+        self._study.sampler = self._tpe(seed)
         trial = self._study.ask()
         self._numbers[trial_id] = trial.number
         return suggest(self._space, trial)
 
     def forget(self, trial_id: int) -> None:
         """Take back a proposal that was not used."""
-        self._study.tell(self._numbers.pop(trial_id), state=OptunaState.FAIL)
+        number = self._numbers.pop(trial_id, None)
+        if number is not None:
+            self._study.tell(number, state=OptunaState.FAIL)
 
     def learn(self, past: Past) -> None:
         """Take in what became of a point; a point that was not proposed here is added to the history.

@@ -19,7 +19,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from service.database import migrate, open_database
+from service import queue
+from service.clock import system_clock
+from service.database import migrate, open_database, writing
 from service.settings import Settings
 from studies.errors import ArenaError, UnsafeBinding
 
@@ -29,7 +31,7 @@ STOP_SECONDS = 15.0
 """How long children are given to end before they are killed."""
 RESTART_SECONDS = 0.5
 MAX_QUICK_DEATHS = 5
-QUICK_SECONDS = 5.0
+QUICK_SECONDS = 15.0
 """A child that dies this soon after its start did so for a reason that a restart does not mend."""
 
 
@@ -43,6 +45,8 @@ def serve(host: str, port: int, settings: Settings, on_ready: Callable[[str], No
     check_host(host)
     engine = open_database(settings.database)
     migrate(engine)
+    with writing(engine) as connection:  # before the director may expire what no worker could renew
+        queue.grant_grace(connection, system_clock(), settings.lease)
     engine.dispose()
     with _listen(host, port) as listener:
         address = listener.getsockname()

@@ -50,6 +50,9 @@ def of_task(connection: Connection, task: str) -> Leaderboard:
         if task in known:
             return _leaderboard(None, [f"no study has the task {task!r} yet"], [])
         raise NotFound("task", task, known)
+    with_results = select(trials.c.study_id).where(trials.c.task == task, trials.c.value.is_not(None))
+    judged = set(connection.execute(with_results.distinct()).scalars())
+    rows = [row for row in rows if row.study_id in judged] or rows
     metric, direction = rows[-1].metric, rows[-1].direction
     same = [row for row in rows if (row.metric, row.direction) == (metric, direction)]
     notes = ["across studies: each schedule's best arm; its settings are in params, its study is named"]

@@ -1,16 +1,18 @@
-"""What the routes share: settings, engine, clock; and the dependencies that hand them out."""
+"""What the routes share: settings, engine, clock.
+
+A route opens its transaction itself, in the one function that a thread runs for it: opened by a
+dependency, which is a thread's errand of its own, it would hold its lock while it waits for a thread.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
 from service.clock import Clock
-from service.database import reading, writing
 from service.settings import Settings
 from service.waiting import ReadyWatch
 
@@ -32,18 +34,3 @@ def arena(request: Request) -> Arena:
 
 
 ArenaState = Annotated[Arena, Depends(arena)]
-
-
-def _reading(state: ArenaState) -> Iterator[Connection]:
-    with reading(state.engine) as connection:
-        yield connection
-
-
-def _writing(state: ArenaState) -> Iterator[Connection]:
-    with writing(state.engine) as connection:
-        yield connection
-
-
-# One request, one transaction, over before the answer is sent: an answer that was sent is committed.
-Reading = Annotated[Connection, Depends(_reading, scope="function")]
-Writing = Annotated[Connection, Depends(_writing, scope="function")]

@@ -58,6 +58,8 @@ studies = Table(
     Column("definition", JSON, nullable=False),
     # Grows by one with every trial that ends; a trial bears the revision at which it did.
     Column("revision", BigInteger, nullable=False, server_default=text("0")),
+    # Why the service itself has paused the study; empty if it has not.
+    Column("paused_because", Text, nullable=False, server_default=""),
     Column("created_at", _Instant, nullable=False),
     Column("finished_at", _Instant),
     CheckConstraint(_one_of("state", ["running", "paused", "finished", "cancelled"]), name="state"),
@@ -219,6 +221,7 @@ workers = Table(
     Column("unavailable", JSON, nullable=False),
     Column("first_seen_at", _Instant, nullable=False),
     Column("last_seen_at", _Instant, nullable=False),
+    CheckConstraint("free_slots BETWEEN 0 AND slots", name="free_slots"),
 )
 
 director = Table(

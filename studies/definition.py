@@ -37,8 +37,11 @@ Allocation = Literal["equal", "explore"]
 SamplerName = Literal["random", "tpe", "qmc"]
 At = Literal["best_validation", "last"]
 
-MAX_TRIALS = 1_000_000
+MAX_TRIALS = 50_000
 """No study may plan more trials than this, all arms and phases together."""
+
+MAX_FIELDS = 100
+"""At most so many bad fields are told of at once."""
 
 _DOMAIN_SCHEMA: JsonSchemaValue = {
     "anyOf": [
@@ -293,7 +296,7 @@ def read_definition(raw: object) -> StudyDefinition:
 def field_errors(error: ValidationError) -> list[FieldError]:
     """Each bad field of a pydantic error, with its path, its value and what would be right."""
     found: list[FieldError] = []
-    for item in error.errors(include_url=False):
+    for item in error.errors(include_url=False)[:MAX_FIELDS]:
         path = _path(item["loc"])
         if item["type"] == "fields":
             found += [

@@ -44,7 +44,10 @@ class FieldError:
     message: str
 
     def __str__(self) -> str:
-        shown = repr(self.value)
+        try:
+            shown = repr(self.value)
+        except ValueError:  # an integer with more digits than Python writes
+            shown = "a number of very many digits"
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         got = "" if self.value is None or "got " in self.message else f" (got {shown})"
         return f"{self.field}: {self.message}{got}"

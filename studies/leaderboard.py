@@ -13,6 +13,9 @@ from studies.protocol import Board, LeaderboardEntry, Spread
 from studies.tasks import Direction
 from studies.trial import OPEN, TrialState, is_better
 
+DECIMALS = 12
+"""Values are ranked to so many decimals: the same runs in another order have the same mean."""
+
 
 @dataclass(frozen=True)
 class ArmResults:
@@ -117,7 +120,7 @@ def _merit(entry: LeaderboardEntry, direction: Direction) -> tuple[int, float]:
     """Smaller is better: confirmed, searched, neither; then the value."""
     sign = -1.0 if direction == "maximize" else 1.0
     if entry.mean is not None:
-        return 0, sign * entry.mean
+        return 0, sign * round(entry.mean, DECIMALS)
     if entry.search_value is not None:
-        return 1, sign * entry.search_value
+        return 1, sign * round(entry.search_value, DECIMALS)
     return 2, math.inf

@@ -35,9 +35,10 @@ class EpochRange:
     low: int
     fraction: float
 
-    def over(self, epochs: int) -> Range:
-        """The range at a number of epochs; it always has at least two values."""
-        return Range(low=self.low, high=max(self.low + 1, int(epochs * self.fraction)), integer=True)
+    def over(self, epochs: int, most: float | None) -> Range:
+        """The range at a number of epochs, up to the field's own bound; it always has at least two values."""
+        high = max(self.low + 1, int(epochs * self.fraction))
+        return Range(low=self.low, high=high if most is None else min(high, int(most)), integer=True)
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ def default_domain(field: FieldInfo, epochs: int) -> Fixed | Range | Choice:
     """What is searched when a study says nothing: the field's `Search` mark, or its default alone."""
     for mark in field.metadata:
         if isinstance(mark, Search):
-            return mark.domain.over(epochs) if isinstance(mark.domain, EpochRange) else mark.domain
+            return mark.domain.over(epochs, _highest(field)) if isinstance(mark.domain, EpochRange) else mark.domain
     return Fixed(value=field.default)
 
 
@@ -200,6 +201,10 @@ def _search_in_words(field: FieldInfo) -> Any:
         if isinstance(mark, Search) and isinstance(mark.domain, EpochRange):
             return {"low": mark.domain.low, "high": f"epochs * {mark.domain.fraction:g}"}
     return write_domain(default_domain(field, epochs=1))
+
+
+def _highest(field: FieldInfo) -> float | None:
+    return next((float(str(mark.le)) for mark in _marks(field) if isinstance(mark, annotated_types.Le)), None)
 
 
 def _marks(field: FieldInfo) -> Iterator[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studies.configuration import Configuration
 from studies.definition import At, EarlyStopping
@@ -17,6 +17,13 @@ MAX_BATCH = 1000
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")]
 Text = Annotated[str, Field(max_length=20_000)]
+
+
+TrialId = Annotated[int, Field(ge=1, le=2**63 - 1)]
+Seconds = Annotated[float, Field(ge=0, le=1e12)]
+MetricName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\P{C}+$")]
+"""A metric's name; no control characters."""
+Scores = Annotated[dict[MetricName, float | None], Field(max_length=100)]
 
 
 class Message(BaseModel):
@@ -35,7 +42,7 @@ class WorkerInfo(Message):
     name: str = Field(max_length=200)
     slots: int = Field(ge=1, le=10_000)
     backend: str = Field(default="", max_length=50)
-    versions: dict[str, str] = Field(default={}, max_length=50)
+    versions: dict[MetricName, MetricName] = Field(default={}, max_length=50)
 
 
 class ClaimRequest(Message):
@@ -52,6 +59,12 @@ class ClaimRequest(Message):
     unavailable: dict[TaskName, Text] = Field(default={}, max_length=1000)
     slots: int = Field(ge=1, le=MAX_BATCH)
     wait_seconds: float = Field(default=0.0, ge=0, le=60)
+
+    @model_validator(mode="after")
+    def _has_the_slots(self) -> ClaimRequest:
+        if self.slots > self.worker.slots:
+            raise ValueError(f"slots <= worker.slots must hold, but got {self.slots} > {self.worker.slots}")
+        return self
 
 
 class Assignment(Message):
@@ -93,16 +106,16 @@ class EpochRecord(Message):
     """
 
     epoch: int = Field(ge=0, le=10_000_000)
-    metrics: dict[str, float | None] = Field(max_length=100)
+    metrics: Scores
     lr_first: float
     lr_last: float
-    seconds: float = Field(ge=0)
+    seconds: Seconds
 
 
 class TrialReport(Message):
     """Epochs of one leased trial; without any, a heartbeat."""
 
-    trial_id: int
+    trial_id: TrialId
     token: str = Field(max_length=100)
     epochs: list[EpochRecord] = Field(default=[], max_length=10_000)
 
@@ -150,18 +163,18 @@ class TrialResult(Message):
     the last epoch, named without prefix (`loss`, `accuracy`); only where the assignment asked for them.
     """
 
-    trial_id: int
+    trial_id: TrialId
     token: str = Field(max_length=100)
     outcome: Outcome
     epochs: list[EpochRecord] = Field(default=[], max_length=100_000)
-    test_best: dict[str, float | None] | None = Field(default=None, max_length=100)
-    test_last: dict[str, float | None] | None = Field(default=None, max_length=100)
-    train_seconds: float = Field(ge=0)
+    test_best: Scores | None = None
+    test_last: Scores | None = None
+    train_seconds: Seconds
     reason: Text = ""
 
 
 class ResultRequest(Message):
-    """Finishes trials. The same result again changes nothing and is answered as the first time."""
+    """Finishes trials. The same result again changes nothing; either way there is nothing left to do (`abandon`)."""
 
     worker_id: Identifier
     trials: list[TrialResult] = Field(min_length=1, max_length=MAX_BATCH)
@@ -170,7 +183,7 @@ class ResultRequest(Message):
 class TrialRelease(Message):
     """One leased trial handed back."""
 
-    trial_id: int
+    trial_id: TrialId
     token: str = Field(max_length=100)
     cause: Literal["preempted", "crashed"]
     reason: Text = ""

@@ -46,6 +46,8 @@ class Range(BaseModel):
             raise ValueError(f"low and high must be finite, but got (low={self.low}, high={self.high})")
         if not self.low < self.high:
             raise ValueError(f"`low < high` must hold, but got (low={self.low}, high={self.high})")
+        if not self.integer and self.high - self.low <= 1e-9 * max(abs(self.low), abs(self.high)):
+            raise ValueError(f"low and high are too near, give one value instead of (low={self.low}, high={self.high})")
         if self.log and self.low <= 0:
             raise ValueError(f"`low > 0` must hold on a log scale, but got (low={self.low})")
         return self

@@ -70,7 +70,8 @@ SELECT
         PARTITION BY a.study_id, a.task
         ORDER BY
             CASE WHEN m.mean IS NOT NULL THEN 0 WHEN f.value IS NOT NULL THEN 1 ELSE 2 END,
-            CASE WHEN b.direction = 'maximize' THEN -COALESCE(m.mean, f.value) ELSE COALESCE(m.mean, f.value) END
+            CASE WHEN b.direction = 'maximize' THEN -1 ELSE 1 END
+                * ROUND(CAST(COALESCE(m.mean, f.value) AS NUMERIC), 12)
     ) AS rank,
     a.schedule, m.mean, d.std, COALESCE(m.seeds, 0) AS seeds, m.mean IS NULL AS provisional,
     b.metric, b.direction,
@@ -87,6 +88,7 @@ LEFT JOIN means m ON m.arm_id = a.id
 LEFT JOIN spreads d ON d.arm_id = a.id
 LEFT JOIN searched f ON f.arm_id = a.id AND f.place = 1
 LEFT JOIN counts c ON c.arm_id = a.id
+WHERE b.metric IS NOT NULL
 """
 
 VIEWS = (ARENA_TRIALS, ARENA_EPOCHS, ARENA_LEADERBOARD)

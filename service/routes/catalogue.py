@@ -7,8 +7,9 @@ from http import HTTPStatus
 from fastapi import APIRouter
 
 from service import registry
+from service.database import reading
 from service.errors import responses
-from service.state import ArenaState, Reading
+from service.state import ArenaState
 from studies.protocol import TaskView, WorkerView
 from studies.schedules import CATALOGUE, ScheduleInfo, describe
 
@@ -28,12 +29,14 @@ def get_schedule(schedule: str) -> ScheduleInfo:
 
 
 @router.get("/tasks", responses=responses())
-def list_tasks(state: ArenaState, connection: Reading) -> list[TaskView]:
+def list_tasks(state: ArenaState) -> list[TaskView]:
     """The tasks that workers announced, and those that they know but cannot run, with the reason."""
-    return registry.list_tasks(connection, state.clock())
+    with reading(state.engine) as connection:
+        return registry.list_tasks(connection, state.clock())
 
 
 @router.get("/workers", responses=responses())
-def list_workers(state: ArenaState, connection: Reading) -> list[WorkerView]:
+def list_workers(state: ArenaState) -> list[WorkerView]:
     """The workers that have asked for trials, the last heard of first."""
-    return registry.list_workers(connection, state.clock())
+    with reading(state.engine) as connection:
+        return registry.list_workers(connection, state.clock())

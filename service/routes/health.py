@@ -8,8 +8,9 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from sqlalchemy import text
 
+from service.database import reading
 from service.errors import responses
-from service.state import Reading
+from service.state import ArenaState
 
 router = APIRouter(tags=["health"])
 
@@ -27,7 +28,8 @@ def healthz() -> Health:
 
 
 @router.get("/readyz", responses=responses())
-def readyz(connection: Reading) -> Health:
+def readyz(state: ArenaState) -> Health:
     """The process answers, and so does its database; else 503."""
-    connection.execute(text("SELECT 1"))
-    return Health(status=HTTPStatus.OK.phrase.lower())
+    with reading(state.engine) as connection:
+        connection.execute(text("SELECT 1"))
+        return Health(status=HTTPStatus.OK.phrase.lower())

@@ -6,10 +6,12 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from service import registry
+from service.database import reading, writing
 from service.errors import responses
-from service.state import ArenaState, Reading, Writing
+from service.state import ArenaState
 from studies.definition import StudyDefinition, read_definition
 from studies.documents import parse_document
 from studies.errors import FieldError, InvalidDefinition
@@ -17,7 +19,7 @@ from studies.protocol import StudySummary, StudyView
 
 router = APIRouter(tags=["studies"])
 
-MAX_DEFINITION_BYTES = 1_000_000
+MAX_DEFINITION_BYTES = 100_000
 
 
 async def _posted_definition(request: Request) -> StudyDefinition:
@@ -33,7 +35,7 @@ async def _posted_definition(request: Request) -> StudyDefinition:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise InvalidDefinition([FieldError("(definition)", repr(body[:40]), f"must be UTF-8: {error}")]) from None
-    return read_definition(parse_document(text))
+    return await run_in_threadpool(lambda: read_definition(parse_document(text)))
 
 
 _BODY = {
@@ -58,44 +60,49 @@ _BODY = {
 def create_study(
     definition: Annotated[StudyDefinition, Depends(_posted_definition)],
     state: ArenaState,
-    connection: Writing,
     response: Response,
 ) -> StudyView:
     """Create a study. The identical definition again: 200 and the existing study; another under its name: 409."""
-    _, created = registry.accept(connection, definition, state.clock())
-    if not created:
-        response.status_code = HTTPStatus.OK
-    return registry.view(connection, definition.name)
+    with writing(state.engine) as connection:
+        _, created = registry.accept(connection, definition, state.clock())
+        if not created:
+            response.status_code = HTTPStatus.OK
+        return registry.view(connection, definition.name)
 
 
 @router.get("/studies", responses=responses())
-def list_studies(connection: Reading) -> list[StudySummary]:
+def list_studies(state: ArenaState) -> list[StudySummary]:
     """All studies, newest first."""
-    return registry.list_studies(connection)
+    with reading(state.engine) as connection:
+        return registry.list_studies(connection)
 
 
 @router.get("/studies/{study}", responses=responses(HTTPStatus.NOT_FOUND))
-def get_study(study: str, connection: Reading) -> StudyView:
+def get_study(study: str, state: ArenaState) -> StudyView:
     """A study: its state, how far each arm is, and what its owner should know."""
-    return registry.view(connection, study)
+    with reading(state.engine) as connection:
+        return registry.view(connection, study)
 
 
 @router.post("/studies/{study}/pause", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
-def pause_study(study: str, connection: Writing) -> StudyView:
+def pause_study(study: str, state: ArenaState) -> StudyView:
     """Hand out no more trials; running ones go on. Once more changes nothing."""
-    registry.pause(connection, study)
-    return registry.view(connection, study)
+    with writing(state.engine) as connection:
+        registry.pause(connection, study)
+        return registry.view(connection, study)
 
 
 @router.post("/studies/{study}/resume", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
-def resume_study(study: str, connection: Writing) -> StudyView:
+def resume_study(study: str, state: ArenaState) -> StudyView:
     """Hand out trials of a paused study again. Once more changes nothing."""
-    registry.resume(connection, study)
-    return registry.view(connection, study)
+    with writing(state.engine) as connection:
+        registry.resume(connection, study)
+        return registry.view(connection, study)
 
 
 @router.post("/studies/{study}/cancel", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
-def cancel_study(study: str, state: ArenaState, connection: Writing) -> StudyView:
+def cancel_study(study: str, state: ArenaState) -> StudyView:
     """End a study for good: running trials are abandoned, the others cancelled. Once more changes nothing."""
-    registry.cancel(connection, study, state.clock())
-    return registry.view(connection, study)
+    with writing(state.engine) as connection:
+        registry.cancel(connection, study, state.clock())
+        return registry.view(connection, study)

@@ -8,8 +8,9 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query
 
 from service import trials
+from service.database import reading
 from service.errors import responses
-from service.state import Reading
+from service.state import ArenaState
 from studies.protocol import EpochPage, TrialDetail, TrialPage
 
 router = APIRouter(tags=["trials"])
@@ -21,18 +22,21 @@ Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 @router.get("/studies/{study}/trials", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
-def list_trials(study: str, connection: Reading, cursor: Cursor = 0, limit: Limit = 200) -> TrialPage:
+def list_trials(study: str, state: ArenaState, cursor: Cursor = 0, limit: Limit = 200) -> TrialPage:
     """The trials of a study, in the order of their ids."""
-    return trials.page(connection, study, cursor, limit)
+    with reading(state.engine) as connection:
+        return trials.page(connection, study, cursor, limit)
 
 
 @router.get("/trials/{trial_id}", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
-def get_trial(trial_id: TrialId, connection: Reading) -> TrialDetail:
+def get_trial(trial_id: TrialId, state: ArenaState) -> TrialDetail:
     """A trial with the history of its attempts."""
-    return trials.detail(connection, trial_id)
+    with reading(state.engine) as connection:
+        return trials.detail(connection, trial_id)
 
 
 @router.get("/trials/{trial_id}/epochs", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
-def list_epochs(trial_id: TrialId, connection: Reading, cursor: Cursor = 0, limit: Limit = 1000) -> EpochPage:
+def list_epochs(trial_id: TrialId, state: ArenaState, cursor: Cursor = 0, limit: Limit = 1000) -> EpochPage:
     """The epochs of a trial's latest attempt, with the learning rates as applied."""
-    return trials.epoch_page(connection, trial_id, cursor, limit)
+    with reading(state.engine) as connection:
+        return trials.epoch_page(connection, trial_id, cursor, limit)

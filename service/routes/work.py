@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from service import queue, reports
 from service.database import reading, writing
 from service.errors import problem, responses
-from service.state import Arena, ArenaState, Writing
+from service.state import Arena, ArenaState
 from studies.protocol import (
     Answer,
     Answers,
@@ -76,21 +76,24 @@ def _any_ready(state: Arena, claim: ClaimRequest) -> bool:
 
 
 @router.post("/reports", response_model=Answers, responses=_ANSWERS)
-def report_epochs(report: ReportRequest, state: ArenaState, connection: Writing) -> Answers | Response:
+def report_epochs(report: ReportRequest, state: ArenaState) -> Answers | Response:
     """Store epochs and renew leases; without epochs, a heartbeat. The same report again changes nothing."""
-    return _answer(reports.accept_reports(connection, report, state.clock(), state.settings.lease))
+    with writing(state.engine) as connection:
+        return _answer(reports.accept_reports(connection, report, state.clock(), state.settings.lease))
 
 
 @router.post("/results", response_model=Answers, responses=_ANSWERS)
-def finish_trials(result: ResultRequest, state: ArenaState, connection: Writing) -> Answers | Response:
-    """Finish trials. The same result again changes nothing and is answered as before."""
-    return _answer(reports.accept_results(connection, result, state.clock()))
+def finish_trials(result: ResultRequest, state: ArenaState) -> Answers | Response:
+    """Finish trials. The same result again changes nothing and is answered as the first time."""
+    with writing(state.engine) as connection:
+        return _answer(reports.accept_results(connection, result, state.clock()))
 
 
 @router.post("/releases", response_model=Answers, responses=_ANSWERS)
-def release_trials(release: ReleaseRequest, state: ArenaState, connection: Writing) -> Answers | Response:
+def release_trials(release: ReleaseRequest, state: ArenaState) -> Answers | Response:
     """Hand trials back to the queue. The same release again changes nothing."""
-    return _answer(reports.accept_releases(connection, release, state.clock()))
+    with writing(state.engine) as connection:
+        return _answer(reports.accept_releases(connection, release, state.clock()))
 
 
 def _answer(answers: Sequence[Answer]) -> Answers | Response:

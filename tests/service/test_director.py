@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import func, select, update
 
 from service.database import reading, writing
-from service.director import Director, LeadLost
+from service.director import Director, LeadLost, _Lane
 from service.tables import director, trials
 from studies.protocol import Assignment, TrialView
 from studies.trial import TERMINAL, TrialState
@@ -152,7 +152,7 @@ def test_an_interrupted_study_has_the_points_of_an_uninterrupted_one(
     tmp_path: Path, sampler: str, allocation: str
 ) -> None:
     """The web process, the director and the workers are replaced at random points in time."""
-    search = {"allocation": allocation, "sampler": sampler, "trials_per_schedule": 6, "seed": 11}
+    search = {"allocation": allocation, "sampler": sampler, "trials_per_schedule": 4, "seed": 11}
     with run_service(tmp_path / "whole.db") as whole:
         name = whole.submit(search=search)
         run_to_end(whole, name)
@@ -279,3 +279,120 @@ def test_every_trial_ends_with_the_study(service: Service, worker: Worker) -> No
     with reading(service.engine) as connection:
         left = connection.execute(select(func.count()).where(trials.c.finished_at.is_(None))).scalar_one()
     assert left == 0
+
+
+def test_a_study_that_is_cancelled_while_its_phase_is_looked_at_is_not_confirmed(
+    service: Service, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = service.submit(schedules=["constant"], search={"trials_per_schedule": 1, "sampler": "random"})
+    worker.finish(worker.next(service))
+    begin = Director._writing
+
+    def cancel_first(self: Director) -> Any:
+        service.client.cancel(name)
+        return begin(self)
+
+    monkeypatch.setattr(Director, "_writing", cancel_first)
+    service.director.step()
+    assert {trial.phase for trial in service.client.trials(name)} == {"search"}
+    assert service.study_state(name) == "cancelled"
+
+
+def test_a_study_that_cannot_be_sampled_is_paused_with_the_reason_and_others_go_on(
+    service: Service, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = service.submit(name="bad")
+    good = service.submit(name="good")
+    load = _Lane.load
+
+    def fail(connection: Any, key: Any) -> Any:
+        if key[0] == 1:
+            raise ValueError("no such point")
+        return load(connection, key)
+
+    monkeypatch.setattr(_Lane, "load", fail)
+    worker.claim()
+    service.director.step()
+    assert service.study_state(bad) == "paused"
+    assert service.client.study(bad).warnings == [
+        "the service paused this study: its parameters cannot be sampled (ValueError: no such point)"
+    ]
+    service.director.step()
+    assert worker.claim()[0].study == good
+    monkeypatch.undo()
+    assert service.client.resume(bad).warnings == []
+    assert run_to_end(service, bad, worker)
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "qmc"])
+def test_a_study_that_is_cancelled_while_a_point_is_sampled_harms_nobody(
+    service: Service, worker: Worker, sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = service.submit(search={"trials_per_schedule": 2, "sampler": sampler})
+    worker.claim()
+    begin = Director._writing
+
+    def cancel_first(self: Director) -> Any:
+        service.client.cancel(name)
+        return begin(self)
+
+    service.director._resolve_tasks()
+    assert service.director._lead(service.clock())
+    monkeypatch.setattr(Director, "_writing", cancel_first)
+    service.director._fill(service.clock())
+    assert {trial.state for trial in service.client.trials(name)} == {"cancelled"}
+
+
+def test_searches_are_filled_in_before_confirm_runs(service: Service, worker: Worker) -> None:
+    service.submit(search={"trials_per_schedule": 2, "sampler": "random"})
+    held = [worker.next(service) for _ in range(1)]
+    worker.finish(held[0])
+    constant = Worker(service.client, id="second")
+    for _ in range(2):
+        trial = constant.next(service)
+        constant.finish(trial)
+    service.director.step()
+    assert worker.next(service).phase == "search"
+
+
+def test_explore_confirms_the_best_schedules_where_less_is_better(service: Service) -> None:
+    from studies.tasks import BUILT_IN_TASKS
+
+    name = service.submit(
+        tasks=["diabetes-mlp"],
+        schedules=["constant", "cosine", "step"],
+        search={"allocation": "explore", "sampler": "random", "trials_per_schedule": 4},
+        confirm={"seeds": 2, "top_schedules": 1},
+    )
+    worker = Worker(service.client, tasks=[BUILT_IN_TASKS["diabetes-mlp"].model_copy(update={"fingerprint": "f"})])
+    run_to_end(service, name, worker, lambda trial: {"constant": 3.0, "cosine": 1.0, "step": 2.0}[trial.schedule])
+    assert {t.schedule for t in service.client.trials(name) if t.phase == "confirm"} == {"cosine"}
+
+
+def test_a_leader_that_goes_on_keeps_the_lead(service: Service) -> None:
+    second = Director(service.engine, service.clock)
+    for _ in range(20):
+        service.director.step()
+        service.clock.advance(1)
+        second.step()
+    with reading(service.engine) as connection:
+        assert connection.execute(select(director.c.epoch)).scalar_one() == 1
+
+
+def test_a_worker_is_given_only_what_it_can_run(service: Service) -> None:
+    name = service.submit()
+    other = Worker(service.client, tasks=[])
+    other.claim()
+    service.director.step()
+    assert {trial.state for trial in service.client.trials(name)} == {"planned"}
+
+
+def test_a_task_that_was_mended_is_taken_as_announced_last(service: Service, worker: Worker) -> None:
+    first = worker.tasks[0].model_copy(update={"name": "own", "direction": "maximize", "fingerprint": "1"})
+    worker.tasks = [first]
+    worker.claim()
+    service.clock.advance(1)
+    worker.tasks = [first.model_copy(update={"direction": "minimize", "fingerprint": "2"})]
+    worker.claim()
+    name = service.submit(tasks=["own"])
+    assert service.client.leaderboard(study=name).boards[0].direction == "minimize"

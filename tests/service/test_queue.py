@@ -4,11 +4,13 @@ import socket
 import threading
 import time
 
+import httpx
 import pytest
 from sqlalchemy import select, update
 
 from service.database import reading, writing
 from service.tables import attempts, trials, workers
+from studies.client import Client
 from studies.protocol import Assignment
 from studies.trial import MAX_CRASHES, MAX_LOSSES, TrialState
 from tests.service.support import LEASE_SECONDS, Service, Worker, same
@@ -178,7 +180,7 @@ def test_a_release_that_comes_twice_counts_once(service: Service, worker: Worker
     service.submit()
     trial = worker.next(service)
     assert same([worker.release(trial, "crashed"), worker.release(trial, "crashed")]) == [
-        (200, "continue"),
+        (200, "abandon"),
         (200, "abandon"),
     ]
     assert service.client.trial(trial.trial_id).crashed == 1
@@ -353,3 +355,130 @@ def test_as_many_trials_are_ready_as_slots_are_free_and_no_more(service: Service
     for _ in range(3):
         service.director.step()
         assert ready() == slots
+
+
+def test_a_request_id_belongs_to_its_worker(service: Service, worker: Worker) -> None:
+    service.submit()
+    worker.claim(request_id="mine")
+    service.director.step()
+    (trial,) = worker.claim(request_id="mine")
+    other = Worker(service.client, id="other")
+    assert other.claim(request_id="mine") == []
+    assert worker.claim(request_id="mine") == [trial]
+
+
+def test_a_repeated_claim_frees_no_slots(service: Service) -> None:
+    name = service.submit(search={"trials_per_schedule": 9, "sampler": "random"})
+    worker = Worker(service.client, slots=2)
+    worker.claim()
+    service.director.step()
+    assert len(worker.claim(request_id="twice")) == 2
+    assert len(worker.claim(request_id="twice")) == 2
+    service.director.step()
+    assert [trial.state for trial in service.client.trials(name)].count(TrialState.READY) == 0
+
+
+def test_a_claim_of_more_slots_than_the_worker_has_is_refused(service: Service, worker: Worker) -> None:
+    request = worker.request().model_dump(mode="json") | {"slots": 5}
+    answer = httpx.post(f"{service.url}/api/v1/claims", json=request, trust_env=False)
+    assert answer.status_code == 422
+    assert "slots <= worker.slots" in answer.json()["fields"][0]["message"]
+
+
+def test_a_release_after_the_lease_expired_is_known_for_what_it_was(service: Service, worker: Worker) -> None:
+    service.submit()
+    trial = worker.next(service)
+    service.clock.advance(LEASE_SECONDS + 1)
+    service.director.step()
+    assert worker.release(trial).status == 200
+    detail = service.client.trial(trial.trial_id)
+    assert (detail.state, detail.lost, detail.preempted) == ("ready", 0, 1)
+    assert same([worker.report(trial, [0])]) == [(200, "abandon")]
+    assert state_of(service, trial) == "ready"
+
+
+def test_a_trial_that_came_back_goes_behind_those_that_wait_already(service: Service) -> None:
+    service.submit(search={"trials_per_schedule": 9, "sampler": "random"})
+    worker = Worker(service.client, slots=2)
+    worker.claim()
+    service.director.step()
+    (first,) = worker.claim(1)
+    service.clock.advance(1)
+    worker.release(first)
+    assert worker.claim(1)[0].trial_id != first.trial_id
+
+
+def test_a_lease_holds_to_its_very_last_instant(service: Service, worker: Worker) -> None:
+    service.submit()
+    trial = worker.next(service)
+    service.clock.advance(LEASE_SECONDS)
+    service.director.step()
+    assert state_of(service, trial) == "running"
+
+
+def test_a_ready_trial_of_a_paused_study_is_not_handed_out(service: Service, worker: Worker) -> None:
+    name = service.submit()
+    worker.claim()
+    service.director.step()
+    service.client.pause(name)
+    assert worker.claim() == []
+    service.client.resume(name)
+    assert len(worker.claim()) == 1
+
+
+def test_a_worker_that_only_reports_is_alive_and_one_that_is_silent_is_not(service: Service, worker: Worker) -> None:
+    service.submit()
+    trial = worker.next(service)
+    for _ in range(5):
+        service.clock.advance(50)
+        worker.report(trial)
+    assert service.client.workers()[0].alive
+    service.clock.advance(600)
+    service.director.step()
+    assert [(view.alive, view.lost) for view in service.client.workers()] == [(False, 1)]
+    assert [task.workers for task in service.client.tasks()] == [0]
+
+
+def test_eighty_workers_at_once_are_all_answered(service: Service) -> None:
+    """More requests than the process has threads: none may wait for a thread while it holds the database."""
+    service.submit(search={"trials_per_schedule": 100, "sampler": "random"})
+    crowd = [Worker(Client(service.url), id=f"worker-{n}") for n in range(80)]
+    for one in crowd:
+        one.claim()
+    service.director.step()
+    held: list[Assignment] = []
+    failures: list[Exception] = []
+
+    def work(one: Worker) -> None:
+        try:
+            for trial in one.claim():
+                one.report(trial, [0])
+                one.report(trial, [1])
+                held.append(trial)
+        except Exception as error:  # noqa: BLE001 - told below, in the test's own thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(one,)) for one in crowd]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one in crowd:
+        one.client.close()
+    assert failures == []
+    assert len({trial.trial_id for trial in held}) == 80
+
+
+def test_a_message_is_409_if_all_of_it_is_stale_and_200_otherwise(service: Service) -> None:
+    service.submit()
+    worker = Worker(service.client, slots=2)
+    worker.claim()
+    service.director.step()
+    one, two = worker.claim()
+    good = {"trial_id": one.trial_id, "token": one.token}
+    bad = {"trial_id": two.trial_id, "token": "no"}
+    for parts, status in (([bad], 409), ([good, bad], 200), ([good], 200)):
+        body = {"worker_id": worker.id, "trials": parts}
+        answer = httpx.post(f"{service.url}/api/v1/reports", json=body, trust_env=False)
+        assert answer.status_code == status
+        assert len(answer.json()["trials"]) == len(parts)

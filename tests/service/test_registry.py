@@ -88,10 +88,10 @@ def test_a_body_that_is_no_definition_is_refused(empty_service: Service, body: b
     assert answer.json()["fields"][0]["message"]
 
 
-def test_a_definition_of_a_million_bytes_is_refused(empty_service: Service) -> None:
-    answer = post(empty_service, b" " * 1_000_001)
+def test_a_definition_of_a_hundred_kilobytes_is_refused(empty_service: Service) -> None:
+    answer = post(empty_service, b" " * 100_001)
     assert answer.status_code == 422
-    assert "at most 1000000 bytes" in answer.json()["fields"][0]["message"]
+    assert "at most 100000 bytes" in answer.json()["fields"][0]["message"]
 
 
 def test_a_study_waits_for_a_task_that_nobody_has_announced(service: Service, worker: Worker) -> None:

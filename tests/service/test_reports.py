@@ -67,13 +67,13 @@ def test_the_epoch_that_counts_is_the_studys_and_both_are_recorded(
             rate = trial.configuration.learning_rate
             scripted = [
                 EpochRecord(epoch=e, metrics={"val_accuracy": v}, lr_first=rate, lr_last=rate, seconds=0.1)
-                for e, v in enumerate([0.5, 0.9, 0.9, 0.6])
+                for e, v in enumerate([0.9, 0.9, 0.6])
             ]
             test: dict[str, Any] = {"test_best": {"accuracy": 0.8}, "test_last": {"accuracy": 0.7}}
             worker.finish(trial, epochs=scripted, **(test if trial.score_on_test else {}))
             seen.append(trial.trial_id)
     done = service.client.trial(seen[0])
-    assert (done.best_epoch, done.best_value, done.last_epoch, done.last_value) == (1, 0.9, 3, 0.6)
+    assert (done.best_epoch, done.best_value, done.last_epoch, done.last_value) == (0, 0.9, 2, 0.6)
     assert done.value == value
     entry = service.client.leaderboard(study=name).entries[0]
     assert entry.mean == pytest.approx(test_value)
@@ -97,7 +97,7 @@ def test_metrics_that_are_not_finite_are_empty_and_never_the_best(service: Servi
 def test_a_completed_trial_without_a_finite_objective_has_diverged(service: Service, worker: Worker) -> None:
     service.submit()
     trial = worker.next(service)
-    nothing = [record.model_copy(update={"metrics": {"val_accuracy": None}}) for record in records(trial, [0, 1], 0)]
+    nothing = [record.model_copy(update={"metrics": {"val_accuracy": None}}) for record in records(trial, range(3), 0)]
     worker.finish(trial, epochs=nothing)
     assert service.client.trial(trial.trial_id).state == "diverged"
 
@@ -166,3 +166,61 @@ def test_every_accepted_epoch_is_counted_once(service: Service, worker: Worker) 
         assert connection.execute(select(func.count()).select_from(epochs)).scalar_one() == 3 * len(done)
         ends = connection.execute(select(attempts.c.end)).scalars().all()
     assert ends == ["completed"] * len(done)
+
+
+def test_a_result_that_lacks_the_last_epochs_is_refused(service: Service, worker: Worker) -> None:
+    service.submit()
+    trial = worker.next(service)
+    with pytest.raises(Refused, match="missing: 1, 2"):
+        worker.finish(trial, epochs=records(trial, [0], 0.5))
+    assert worker.finish(trial, outcome="pruned", epochs=records(trial, [0], 0.5)).status == 200
+
+
+def test_early_stopping_may_leave_the_last_epochs_out(service: Service, worker: Worker) -> None:
+    service.submit(early_stopping={"patience": 1})
+    trial = worker.next(service)
+    assert worker.finish(trial, epochs=records(trial, [0, 1], 0.5)).status == 200
+    assert service.client.trial(trial.trial_id).last_epoch == 1
+
+
+def test_an_epoch_past_the_studys_last_is_refused(service: Service, worker: Worker) -> None:
+    service.submit()
+    trial = worker.next(service)
+    with pytest.raises(Refused, match="last epoch is 2") as error:
+        worker.report(trial, [3])
+    assert refusal(error) == (422, "epochs.epoch")
+
+
+def test_only_the_epochs_of_the_attempt_that_ended_count(service: Service, worker: Worker) -> None:
+    service.submit()
+    trial = worker.next(service)
+    worker.report(trial, [0, 1, 2], value=0.99)
+    worker.release(trial)
+    again = worker.next(service)
+    assert again.trial_id == trial.trial_id
+    worker.finish(again, 0.5)
+    assert service.client.trial(trial.trial_id).best_value == 0.5
+
+
+def test_a_confirm_run_whose_test_score_is_not_finite_has_diverged(service: Service, worker: Worker) -> None:
+    name = service.submit(schedules=["constant"], search={"trials_per_schedule": 1, "sampler": "random"})
+    worker.finish(worker.next(service))
+    service.director.step()
+    trial = worker.next(service)
+    worker.finish(trial, test_best={"accuracy": None}, test_last={"accuracy": 1e200})
+    assert service.client.trial(trial.trial_id).state == "diverged"
+    assert service.client.leaderboard(study=name).entries[0].seeds == 0
+
+
+@pytest.mark.parametrize("trial_id", [0, -1, 2**63, 10**30])
+@pytest.mark.parametrize("route", ["reports", "results", "releases"])
+def test_a_trial_id_that_cannot_be_one_is_refused(service: Service, route: str, trial_id: int) -> None:
+    import httpx
+
+    part = {"trial_id": trial_id, "token": "t", "outcome": "failed", "train_seconds": 0, "cause": "crashed"}
+    wanted = {"reports": ["trial_id", "token"], "results": ["trial_id", "token", "outcome", "train_seconds"]}
+    keys = wanted.get(route, ["trial_id", "token", "cause"])
+    body = {"worker_id": "w", "trials": [{key: part[key] for key in keys}]}
+    answer = httpx.post(f"{service.url}/api/v1/{route}", json=body, trust_env=False)
+    assert answer.status_code == 422
+    assert answer.json()["fields"][0]["field"] == "trials.0.trial_id"

@@ -215,3 +215,25 @@ def test_trials_and_epochs_have_views(service: Service, worker: Worker) -> None:
     assert [(e["epoch"], e["lr_first"], e["lr_last"], e["loss"], e["value"]) for e in epochs] == [
         (e.epoch, e.lr_first, e.lr_last, e.metrics["loss"], e.metrics["val_accuracy"]) for e in api
     ]
+
+
+def test_the_same_values_in_another_order_share_a_rank_in_the_api_and_in_the_view(
+    service: Service, worker: Worker
+) -> None:
+    values = [0.1, 0.7, 0.3, 0.95, 0.2]
+    orders = {"constant": values, "cosine": values[::-1], "step": sorted(values)}
+    name = service.submit(
+        schedules=list(orders), search={"trials_per_schedule": 1, "sampler": "random"}, confirm={"seeds": 5}
+    )
+    run_to_end(service, name, worker, lambda t: orders[t.schedule][t.number] if t.phase == "confirm" else 0.5)
+    assert [entry.rank for entry in service.client.leaderboard(study=name).entries] == [1, 1, 1]
+    assert [row["rank"] for row in rows(service, "SELECT rank FROM arena_leaderboard")] == [1, 1, 1]
+
+
+def test_a_study_without_results_does_not_decide_what_a_task_is_judged_by(service: Service, worker: Worker) -> None:
+    done = service.submit(name="done")
+    run_to_end(service, done, worker, noisy)
+    service.submit(name="empty", objective={"metric": "val_loss"})
+    board = service.client.leaderboard(task="digits-mlp").boards[0]
+    assert board.metric == "val_accuracy"
+    assert {entry.study for entry in board.entries} == {"done"}

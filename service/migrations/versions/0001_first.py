@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=20), nullable=False),
         sa.Column("definition", sa.JSON(), nullable=False),
         sa.Column("revision", sa.BigInteger(), server_default=sa.text("0"), nullable=False),
+        sa.Column("paused_because", sa.Text(), server_default="", nullable=False),
         sa.Column("created_at", sa.BigInteger(), nullable=False),
         sa.Column("finished_at", sa.BigInteger(), nullable=True),
         sa.CheckConstraint(
@@ -57,6 +58,7 @@ def upgrade() -> None:
         sa.Column("unavailable", sa.JSON(), nullable=False),
         sa.Column("first_seen_at", sa.BigInteger(), nullable=False),
         sa.Column("last_seen_at", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("free_slots BETWEEN 0 AND slots", name=op.f("ck_workers_free_slots")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
     op.create_table(
@@ -108,7 +110,7 @@ def upgrade() -> None:
         sa.Column("token", sa.String(length=100), nullable=True),
         sa.Column("worker_id", sa.String(length=100), nullable=True),
         sa.Column("lease_expires_at", sa.BigInteger(), nullable=True),
-        sa.Column("stop_requested", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("stop_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("crashed", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("lost", sa.Integer(), server_default=sa.text("0"), nullable=False),
         sa.Column("preempted", sa.Integer(), server_default=sa.text("0"), nullable=False),
