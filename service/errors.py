@@ -95,7 +95,7 @@ def _database_away(_request: Request, error: Exception) -> Response:
     log.warning("the database is busy or away: %s", error)
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "the database is busy or away; the request changed nothing, send it again",
+        "the database is busy or away; send the same request again, a repetition does no harm",
         {"Retry-After": str(RETRY_AFTER_SECONDS)},
     )
 
