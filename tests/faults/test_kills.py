@@ -166,3 +166,10 @@ def test_every_process_is_killed_at_every_step_and_nothing_is_lost_or_doubled(cl
     assert cluster.deaths["web"] == len(web)
     assert cluster.deaths["director"] == len(director + phases)
     assert cluster.deaths["agent-1"] + cluster.deaths["agent-2"] == len(agent)
+
+
+def test_the_web_process_is_killed_while_trials_are_handed_back(cluster: Cluster) -> None:
+    web = [f"web-releases-{point}" for point in ("before-commit", "after-commit", "before-answer", "after-answer")]
+    cluster.run(study(20), {"web": web, "trainer": ["trainer-at-start", "trainer-in-the-middle"] * 3})
+    check_nothing_lost_or_doubled(cluster, 20)
+    assert cluster.deaths["web"] == len(web)
