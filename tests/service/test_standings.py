@@ -220,10 +220,10 @@ def test_trials_and_epochs_have_views(service: Service, worker: Worker) -> None:
 def test_the_same_values_in_another_order_share_a_rank_in_the_api_and_in_the_view(
     service: Service, worker: Worker
 ) -> None:
-    values = [0.1, 0.7, 0.3, 0.95, 0.2]
-    orders = {"constant": values, "cosine": values[::-1], "step": sorted(values)}
+    values = [0.1, 0.2, 0.3]  # their sum in floating point depends on the order
+    orders = {"constant": values, "cosine": values[::-1], "step": [0.2, 0.3, 0.1]}
     name = service.submit(
-        schedules=list(orders), search={"trials_per_schedule": 1, "sampler": "random"}, confirm={"seeds": 5}
+        schedules=list(orders), search={"trials_per_schedule": 1, "sampler": "random"}, confirm={"seeds": 3}
     )
     run_to_end(service, name, worker, lambda t: orders[t.schedule][t.number] if t.phase == "confirm" else 0.5)
     assert [entry.rank for entry in service.client.leaderboard(study=name).entries] == [1, 1, 1]
