@@ -30,7 +30,7 @@ from studies.optimizers import OPTIMIZERS
 from studies.parameters import check_domain, check_parameters, complete_space, parameter_fields, write_domain
 from studies.schedules import CATALOGUE, DEFAULT_SCHEDULES
 from studies.schedules.plateau import direction as better
-from studies.space import Domain, FlatSpace, JointSpace, Space
+from studies.space import Domain, FlatSpace, Space
 from studies.tasks import Direction, TaskName
 
 Allocation = Literal["equal", "explore"]
@@ -277,10 +277,6 @@ class StudyDefinition(_Part):
             **{f"schedule.{name}": domain for name, domain in shape.items()},
         }
         return FlatSpace(schedule=schedule, domains=domains)
-
-    def joint_space(self) -> JointSpace:
-        """The space of all schedules together, for `explore`."""
-        return JointSpace(branches=tuple(self.arm_space(entry.type) for entry in self.schedules))
 
 
 def read_definition(raw: object) -> StudyDefinition:

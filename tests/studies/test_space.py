@@ -175,6 +175,11 @@ def test_point_of_a_flat_space_uses_one_coordinate_per_searched_parameter_in_ord
     assert space.at(np.array([0.25, 0.75, 0.5])) == {"a": 2.5, "b": "still", "c": "y", "d": 3}
 
 
+def joint_space(study: StudyDefinition) -> JointSpace:
+    """As the director makes it, from the spaces of the arms."""
+    return JointSpace(branches=tuple(study.arm_space(entry.type) for entry in study.schedules))
+
+
 def test_point_of_a_joint_space_chooses_the_schedule_first() -> None:
     space = JointSpace(
         branches=tuple(
@@ -212,7 +217,7 @@ def test_base_rate_is_the_first_coordinate_so_that_all_arms_share_its_points(cha
 
 def test_explore_has_a_branch_per_schedule_each_with_its_own_parameters_and_base_rate() -> None:
     study = definition(**EVERYTHING_SEARCHED)
-    joint = study.joint_space()
+    joint = joint_space(study)
     assert [branch.schedule for branch in joint.branches] == list(CATALOGUE)
     for branch in joint.branches:
         assert branch == study.arm_space(branch.schedule)
@@ -222,5 +227,5 @@ def test_explore_has_a_branch_per_schedule_each_with_its_own_parameters_and_base
 
 
 def test_no_arm_searches_more_parameters_than_a_point_has_coordinates() -> None:
-    for branch in definition(**EVERYTHING_SEARCHED).joint_space().branches:
+    for branch in joint_space(definition(**EVERYTHING_SEARCHED)).branches:
         assert len(branch.domains) + 1 <= POINT_DIMENSIONS
