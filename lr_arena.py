@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from studies.client import Client
     from studies.definition import StudyDefinition
     from studies.schedules import make as make_schedule
+    from studies.schedules.custom import schedule
     from workers.callbacks import ScheduleCallback
     from workers.tasks import Problem, split, task
 
@@ -23,6 +24,7 @@ __all__ = [
     "StudyDefinition",
     "main",
     "make_schedule",
+    "schedule",
     "split",
     "task",
 ]
@@ -33,6 +35,7 @@ _HOMES = {
     "ScheduleCallback": ("workers.callbacks", "ScheduleCallback"),
     "StudyDefinition": ("studies.definition", "StudyDefinition"),
     "make_schedule": ("studies.schedules", "make"),
+    "schedule": ("studies.schedules.custom", "schedule"),
     "split": ("workers.tasks", "split"),
     "task": ("workers.tasks", "task"),
 }

@@ -80,7 +80,9 @@ def settings(configuration: Configuration) -> Settings:
     if configuration.warmup:
         flat["warmup"] = configuration.warmup
     optimizer = str(configuration.optimizer["type"])
-    flat |= {"optimizer": optimizer, **_off_default(OPTIMIZERS[optimizer], configuration.optimizer)}
+    flat["optimizer"] = optimizer
+    for name, value in _off_default(OPTIMIZERS[optimizer], configuration.optimizer).items():
+        flat[f"optimizer.{name}" if name in flat else name] = value
     if configuration.weight_decay:
         flat["weight_decay"] = configuration.weight_decay
     flat["batch_size"] = configuration.batch_size
@@ -88,8 +90,8 @@ def settings(configuration: Configuration) -> Settings:
 
 
 def _off_default(model: type[BaseModel], given: Settings) -> Settings:
-    fields = model.model_fields
-    return {name: value for name, value in given.items() if name != "type" and value != fields[name].default}
+    usual = {name: field.default for name, field in model.model_fields.items()}
+    return {name: value for name, value in given.items() if name != "type" and (name, value) not in usual.items()}
 
 
 def shared(rows: Iterable[Settings]) -> Settings:

@@ -8,10 +8,13 @@ ArenaError
 ├── NotFound               the caller: no such study, trial, schedule or task
 ├── Conflict               the caller: the request contradicts what is already there
 │   ├── NameTaken            another definition has this name
-│   └── ForbiddenTransition  the study or trial is not in a state that allows this
+│   ├── ForbiddenTransition  the study or trial is not in a state that allows this
+│   └── NoWinner             nothing has won yet, or it cannot be written down
 ├── TaskError              the author of a task
 │   ├── TaskFileError        a task file cannot be loaded
-│   └── DataMissing          a task's data is not on this machine: says where to put it
+│   ├── DataMissing          a task's data is not on this machine: says where to put it
+│   └── ScheduleError        a formula, or a function beside a task, gives no learning rate
+├── RangeTestFailed        whoever asked for a range: the curve of a range test says nothing
 ├── TrainerFailed          the operator of a worker: its training process cannot be started
 ├── DatabaseError          the operator: the database cannot be used as asked
 ├── UnsafeBinding          the operator: the service would be open to the network without tokens
@@ -35,7 +38,7 @@ class ArenaError(Exception):
     """Any error that LR Arena raises on purpose."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FieldError:
     """One bad field: its path (`search.trials_per_schedule`), the value given, and what would be right."""
 
@@ -44,13 +47,18 @@ class FieldError:
     message: str
 
     def __str__(self) -> str:
+        # Somebody's ten million characters are not written out to show eighty.
+        value = self.value[:100] if isinstance(self.value, str | list) else self.value
         try:
-            shown = repr(self.value)
+            shown = repr(value)
         except ValueError:  # an integer with more digits than Python writes
             shown = "a number of very many digits"
         shown = shown if len(shown) <= 80 else shown[:77] + "..."
         got = "" if self.value is None or "got " in self.message else f" (got {shown})"
         return f"{self.field}: {self.message}{got}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self}>"
 
 
 class InvalidInput(ArenaError):
@@ -97,6 +105,10 @@ class ForbiddenTransition(Conflict):
     """The thing is not in a state that allows this."""
 
 
+class NoWinner(Conflict):
+    """No schedule has a result yet, or the one that leads cannot be written down as code."""
+
+
 class TaskError(ArenaError):
     """A task cannot be used as it is."""
 
@@ -107,6 +119,14 @@ class TaskFileError(TaskError):
 
 class DataMissing(TaskError):
     """A task's data is not on this machine; the message says where to put what."""
+
+
+class ScheduleError(TaskError):
+    """A schedule gives no learning rate that a training can use; the message says where, and what it gave."""
+
+
+class RangeTestFailed(ArenaError):
+    """The curve of a range test does not say which base rates are worth a try; the message says why."""
 
 
 class TrainerFailed(ArenaError):

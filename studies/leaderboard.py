@@ -24,6 +24,8 @@ class ArmResults:
     test, test_best, test_last: one value per completed confirm run, in the order of seeds: the objective
     on the test data at the epoch that counts, with the best validation epoch's weights, with the last.
     search_value: the best search trial's validation objective; counts: trials of both phases by state.
+    applied: the learning rates that the confirm runs applied, one run after the other: at the first and the
+    last step of each epoch. Empty where nobody has looked.
     """
 
     task: str
@@ -37,16 +39,20 @@ class ArmResults:
     configuration: Configuration | None = None
     counts: Mapping[TrialState, int] = field(default_factory=dict)
     train_seconds: float = 0.0
+    applied: Sequence[float] = ()
 
 
 def board(task: str, metric: str, direction: Direction, at: At | None, results: Sequence[ArmResults]) -> Board:
     """The arms of one task, ranked.
 
     Arms with confirm runs go first, by the mean test value; the others follow, by their best search
-    value, and arms without either come last. Equal ones share a rank. The board is provisional until
-    some arm has confirm runs.
+    value, and arms without either come last. Equal ones share a rank. Arms of one study that coincide are
+    one entry, under the name of the first. The board is provisional until some arm has confirm runs.
     """
-    entries = [_entry(arm) for arm in results]
+    entries = [
+        _entry(first).model_copy(update={"same_as": [arm.schedule for arm in others]})
+        for first, *others in coinciding(results)
+    ]
     entries.sort(key=lambda entry: (*_merit(entry, direction), entry.schedule, entry.study))
     for index, entry in enumerate(entries):
         before = entries[index - 1] if index else None
@@ -59,6 +65,36 @@ def board(task: str, metric: str, direction: Direction, at: At | None, results: 
         at=at,
         provisional=all(entry.provisional for entry in entries),
         entries=entries,
+    )
+
+
+def coinciding(results: Sequence[ArmResults]) -> list[list[ArmResults]]:
+    """The arms, those together that were the same contender: the same study, settings and applied rates.
+
+    Rates are the same if they differ by less than 1e-6 of their size, a few roundings of float32.
+    """
+    groups: list[list[ArmResults]] = []
+    for arm in results:
+        for group in groups:
+            if _coincide(group[0], arm):
+                group.append(arm)
+                break
+        else:
+            groups.append([arm])
+    return groups
+
+
+def settings_but_schedule(arm: ArmResults) -> str | None:
+    """All settings of an arm's best configuration but its schedule's, as JSON; None without a configuration."""
+    return None if arm.configuration is None else arm.configuration.model_dump_json(exclude={"schedule"})
+
+
+def _coincide(one: ArmResults, other: ArmResults) -> bool:
+    return (
+        one.study == other.study
+        and 0 < len(one.applied) == len(other.applied)
+        and settings_but_schedule(one) == settings_but_schedule(other)
+        and all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(one.applied, other.applied, strict=True))
     )
 
 

@@ -3,19 +3,28 @@
 A schedule or an optimizer is a pydantic model whose fields carry their bounds and, in a `Search`
 mark, the domain that a study searches when it says nothing else. This module reads the models: it
 checks the domains that people write against the fields' bounds, and describes the fields for the
-catalogue.
+catalogue. A model with `OwnParameters` takes, beside its fields, numbers under names of the user's own.
 """
 
 from __future__ import annotations
 
+import keyword
 import math
+import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
@@ -26,6 +35,74 @@ Kind = Literal["float", "int", "bool", "str"]
 
 _DOMAIN: TypeAdapter[Fixed | Range | Choice] = TypeAdapter(Domain)
 Model = TypeVar("Model", bound=BaseModel)
+
+
+MAX_BAD_PARAMETERS = 30
+"""At most so many bad parameters are told of at once."""
+
+MAX_OWN_PARAMETERS = 20
+"""At most so many names can a user add."""
+
+_OWN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,49}", re.ASCII)
+_LARGEST = 1e300
+
+
+def _number(given: object) -> float:
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise ValueError("must be a number")
+    if not -_LARGEST <= given <= _LARGEST:
+        raise ValueError(f"must be a finite number, at most {_LARGEST:g} in size")
+    return given
+
+
+OwnValue = Annotated[float | int, BeforeValidator(_number)]
+"""The value of a parameter of the user's own."""
+
+
+class OwnParameters(BaseModel):
+    """A model that takes, beside its fields, numbers under names of the user's own."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, OwnValue]
+
+    taken: ClassVar[frozenset[str]] = frozenset()
+    """Names that mean something else already, beside the model's fields."""
+
+    @property
+    def own(self) -> dict[str, float]:
+        """The user's own parameters."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @classmethod
+    def bad_name(cls, name: str) -> str | None:
+        """Why a parameter cannot have this name; None if it can."""
+        if not _OWN_NAME.fullmatch(name):
+            return "a parameter's name is made of letters, digits and _, up to 50, and starts with a letter"
+        if keyword.iskeyword(name) or name in cls.taken or name in _OF_THE_STUDY:
+            return f"a parameter of one's own cannot be called so, {name} has a meaning already"
+        return None
+
+    @classmethod
+    def bad_together(cls, space: Space) -> list[FieldError]:
+        """What is wrong with domains that are right one by one."""
+        return []
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        for number, name in enumerate(self.own, 1):
+            if reason := self.bad_name(name) if number <= MAX_OWN_PARAMETERS else _too_many():
+                raise ValueError(f"{name}: {reason}")
+        return self
+
+
+_OF_THE_STUDY = frozenset(
+    {"learning_rate", "warmup", "batch_size", "weight_decay", "optimizer", "seed", "schedule", "restore_best_weights"}
+)
+"""What else a trial is told, or a `ScheduleCallback` is given, beside the schedule's parameters."""
+
+
+def _too_many() -> str:
+    return f"there can be at most {MAX_OWN_PARAMETERS} parameters of one's own"
 
 
 @dataclass(frozen=True)
@@ -99,7 +176,7 @@ def check_domain(annotation: Any, raw: object) -> Fixed | Range | Choice:
         try:
             return adapter.validate_python(given, strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
+            first = error.errors(include_url=False, include_input=False)[0]
             raise ValueError(f"{label}{_lower_first(first['msg'])}") from None
 
     if data["kind"] == "range":
@@ -117,6 +194,20 @@ def check_domain(annotation: Any, raw: object) -> Fixed | Range | Choice:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
+def check_own_domain(raw: object) -> Fixed | Range | Choice:
+    """Read the domain of a parameter of the user's own: numbers.
+
+    A range is one of whole numbers if both of its ends are written as such (5, not 5.0).
+    Raises ValueError with what would be right.
+    """
+    data = read_domain(raw)
+    whole = data["kind"] == "range" and isinstance(data["low"], int) and isinstance(data["high"], int)
+    return check_domain(_OWN_WHOLE if whole else OwnValue, raw)
+
+
+_OWN_WHOLE = Annotated[int, BeforeValidator(_number)]
+
+
 def write_domain(domain: Fixed | Range | Choice) -> Any:
     """A domain as people write it; the inverse of `read_domain`."""
     if isinstance(domain, Fixed):
@@ -129,27 +220,46 @@ def write_domain(domain: Fixed | Range | Choice) -> Any:
 def check_parameters(model: type[BaseModel], raw: Mapping[str, object]) -> Space:
     """The domains that a definition gives for the parameters of a schedule or an optimizer.
 
-    Raises PydanticCustomError of type `fields`, naming each bad parameter (see `field_errors`).
+    Raises PydanticCustomError of type `fields`, naming each bad parameter, but no more than 30 (see `field_errors`).
     """
     fields = parameter_fields(model)
+    owner = model if issubclass(model, OwnParameters) else None
     space: Space = {}
     bad: list[FieldError] = []
     for name, given in raw.items():
-        if name not in fields:
-            bad.append(FieldError(str(name), given, f"unknown parameter{suggestion(str(name), fields)}"))
-            continue
+        if len(bad) == MAX_BAD_PARAMETERS:
+            break
         try:
-            space[name] = check_domain(annotation_of(fields[name]), given)
+            if name in fields:
+                space[name] = check_domain(annotation_of(fields[name]), given)
+            elif owner is not None:
+                space[name] = _check_own(owner, str(name), given, len(set(space) - set(fields)))
+            else:
+                raise ValueError(f"unknown parameter{suggestion(str(name), fields)}")
         except ValueError as error:
-            bad.append(FieldError(name, given, str(error)))
+            bad.append(FieldError(str(name), given, str(error)))
+    if owner is not None and not bad:
+        bad = owner.bad_together(space)
     if bad:
         raise PydanticCustomError("fields", "{count} bad parameters", {"count": len(bad), "fields": bad})
     return space
 
 
+def _check_own(model: type[OwnParameters], name: str, given: object, before: int) -> Fixed | Range | Choice:
+    if reason := model.bad_name(name) if before < MAX_OWN_PARAMETERS else _too_many():
+        raise ValueError(reason)
+    try:
+        return check_own_domain(given)
+    except ValueError as error:
+        meant = suggestion(name, parameter_fields(model)) if isinstance(given, str) else ""
+        raise ValueError(f"{error}{meant}") from None
+
+
 def complete_space(model: type[BaseModel], given: Space, epochs: int) -> Space:
     """The given domains, and for every other parameter its default search domain."""
-    return {name: given.get(name) or default_domain(field, epochs) for name, field in parameter_fields(model).items()}
+    fields = parameter_fields(model)
+    own = {name: domain for name, domain in given.items() if name not in fields}
+    return {name: given.get(name) or default_domain(field, epochs) for name, field in fields.items()} | own
 
 
 def default_domain(field: FieldInfo, epochs: int) -> Fixed | Range | Choice:

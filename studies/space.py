@@ -8,7 +8,7 @@ schedule, of which a point uses one.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -85,6 +85,44 @@ class Choice(BaseModel):
     def at(self, u: float) -> Value:
         """The value at `u` in [0, 1): each equally likely."""
         return self.values[min(int(u * len(self.values)), len(self.values) - 1)]
+
+
+def mapped(domain: Fixed | Range | Choice, function: Callable[[float], float]) -> Fixed | Range | Choice:
+    """The domain of function(value), for a function that only rises or only falls, over numbers."""
+    if isinstance(domain, Fixed):
+        return Fixed(value=function(float(domain.value)))
+    if isinstance(domain, Choice):
+        return Choice(values=tuple(function(float(value)) for value in domain.values))
+    ends = sorted((function(domain.low), function(domain.high)))
+    return Range(low=ends[0], high=ends[1])
+
+
+def overlap(one: Space, other: Space) -> bool:
+    """Whether some point is in both of two spaces with the same parameters."""
+    return all(_share_a_value(domain, other[name]) for name, domain in one.items())
+
+
+def _share_a_value(one: Fixed | Range | Choice, other: Fixed | Range | Choice) -> bool:
+    if isinstance(one, Range) and isinstance(other, Range):
+        return one.low <= other.high and other.low <= one.high
+    if isinstance(one, Range):
+        one, other = other, one
+    values = (one.value,) if isinstance(one, Fixed) else one.values if isinstance(one, Choice) else ()
+    return any(_holds(other, value) for value in values)
+
+
+def _holds(domain: Fixed | Range | Choice, value: Value) -> bool:
+    if isinstance(domain, Range):
+        return not isinstance(value, str) and domain.low <= value <= domain.high
+    held = (domain.value,) if isinstance(domain, Fixed) else domain.values
+    return any(value == other or _nearly_equal(value, other) for other in held)
+
+
+def _nearly_equal(value: Value, other: Value) -> bool:
+    """Whether two numbers differ by rounding at most."""
+    if isinstance(value, str) or isinstance(other, str):
+        return False
+    return math.isclose(value, other, rel_tol=1e-9)
 
 
 Domain = Annotated[Fixed | Range | Choice, Field(discriminator="kind")]

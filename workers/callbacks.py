@@ -36,6 +36,7 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
         steps: int,
         steps_per_epoch: int,
         offset: int = 0,
+        seed: int = 0,
     ) -> None:
         self.schedule = schedule if isinstance(schedule, OpenLoop) else _from_config(schedule)
         self.base_rate = learning_rate
@@ -43,8 +44,9 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
         self.steps_per_epoch = steps_per_epoch
         self.offset = offset
+        self.seed = seed
         self._table = rate_table(
-            self.schedule, learning_rate, warmup=warmup, steps=steps, steps_per_epoch=steps_per_epoch
+            self.schedule, learning_rate, warmup=warmup, steps=steps, steps_per_epoch=steps_per_epoch, seed=seed
         )
 
     def __call__(self, step: Any) -> Any:
@@ -61,6 +63,7 @@ class TableSchedule(keras.optimizers.schedules.LearningRateSchedule):
             "steps": self.steps,
             "steps_per_epoch": self.steps_per_epoch,
             "offset": self.offset,
+            "seed": self.seed,
         }
 
 
@@ -75,14 +78,16 @@ class ScheduleCallback(keras.callbacks.Callback):
     learning_rate: the base rate; left out, the one that the model was compiled with.
     warmup: the fraction of all steps in which the rate rises linearly to the base rate.
     restore_best_weights: whether to put back, at the end, the weights of the epoch with the best value
-    of the metric that the schedule watches; left out, as the schedule has it (plateau_with_revert: yes).
+    of the metric that the schedule watches; left out, as the schedule has it (plateau_with_revert and
+    adaptive_validation: yes).
+    seed: for schedules with noise.
 
     An open-loop schedule becomes a `TableSchedule` in the optimizer and spans the epochs of the fit;
     with `initial_epoch` it goes on where that epoch begins. A closed-loop schedule is fed the metrics
-    of each epoch and assigns the rate of the next; an epoch that ends before the warm-up does is not
-    fed. Either way `logs["learning_rate"]` is the rate of the epoch's last step, and `lr_first` and
-    `lr_last` are those of its first and last step, read back from the optimizer; `state` is a
-    closed-loop schedule's state.
+    of each epoch and assigns the rate of the next, or ends the fit, where its rule says so; an epoch
+    that ends before the warm-up does is not fed. Either way `logs["learning_rate"]` is the rate of the
+    epoch's last step, and `lr_first` and `lr_last` are those of its first and last step, read back from
+    the optimizer; `state` is a closed-loop schedule's state.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class ScheduleCallback(keras.callbacks.Callback):
         learning_rate: float | None = None,
         warmup: float = 0.0,
         restore_best_weights: bool | None = None,
+        seed: int = 0,
         **params: Any,
     ) -> None:
         super().__init__()
@@ -103,6 +109,7 @@ class ScheduleCallback(keras.callbacks.Callback):
         self.schedule = make(schedule, **params) if isinstance(schedule, str) else schedule
         self.learning_rate = learning_rate
         self.warmup = warmup
+        self.seed = seed
         self.restore_best_weights = self._restores(restore_best_weights)
         self.state: RateState | None = None
         self.lr_first = math.nan
@@ -174,6 +181,7 @@ class ScheduleCallback(keras.callbacks.Callback):
             steps=steps,
             steps_per_epoch=steps_per_epoch,
             offset=_iterations(self.model.optimizer) - epoch * steps_per_epoch,
+            seed=self.seed,
         )
         # A train function that was traced before has the old rate built in.
         self.model.make_train_function(force=True)
@@ -201,6 +209,8 @@ class ScheduleCallback(keras.callbacks.Callback):
         before, self.state = self.state, schedule.advance(self.state, metrics)
         if self.state.rate != before.rate:
             self._assign(self.state.rate)
+        if self.state.stopped:
+            self.model.stop_training = True
 
     def _assign(self, rate: float) -> None:
         # Through self.model: on the JAX backend an assignment to a reference kept elsewhere is lost.

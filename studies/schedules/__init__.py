@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from studies.errors import NotFound
-from studies.parameters import ParameterInfo, describe_parameters
+from studies.optimizers import OPTIMIZERS
+from studies.parameters import OwnParameters, ParameterInfo, describe_parameters, write_domain
+from studies.schedules import (
+    adaptive,
+    constant,
+    cosine,
+    custom,
+    cycles,
+    decays,
+    expression,
+    holds,
+    plateau,
+    polynomial,
+    shapes,
+    steps,
+)
 from studies.schedules.base import ClosedLoop, OpenLoop, RateState, Schedule, Timeline
-from studies.schedules.constant import Constant
-from studies.schedules.cosine import Cosine, CosineRestarts
-from studies.schedules.decays import Exponential, InverseTime, Step
-from studies.schedules.plateau import PlateauWithRevert, ReduceOnPlateau
-from studies.schedules.polynomial import Linear, Polynomial
 
 __all__ = [
     "CATALOGUE",
@@ -29,18 +41,32 @@ __all__ = [
     "schedule_class",
 ]
 
-CATALOGUE: dict[str, type[Schedule]] = {
-    "constant": Constant,
-    "step": Step,
-    "exponential": Exponential,
-    "inverse_time": InverseTime,
-    "polynomial": Polynomial,
-    "linear": Linear,
-    "cosine": Cosine,
-    "cosine_restarts": CosineRestarts,
-    "reduce_on_plateau": ReduceOnPlateau,
-    "plateau_with_revert": PlateauWithRevert,
-}
+FAMILIES: tuple[ModuleType, ...] = (
+    constant,
+    steps,
+    decays,
+    polynomial,
+    cosine,
+    cycles,
+    holds,
+    shapes,
+    expression,
+    custom,
+    plateau,
+    adaptive,
+)
+"""The files of schedules, in the order in which the catalogue shows them."""
+
+
+def _schedules_of(family: ModuleType) -> Iterator[tuple[str, type[Schedule]]]:
+    """The types that a file defines, with their models, in the order in which they stand there."""
+    for model in vars(family).values():
+        if isinstance(model, type) and issubclass(model, Schedule) and model.__module__ == family.__name__:
+            yield model.model_fields["type"].default, model
+
+
+CATALOGUE: dict[str, type[Schedule]] = {name: model for family in FAMILIES for name, model in _schedules_of(family)}
+"""Every schedule by its type."""
 
 DEFAULT_SCHEDULES = (
     "constant",
@@ -50,8 +76,8 @@ DEFAULT_SCHEDULES = (
     "polynomial",
     "cosine",
     "cosine_restarts",
+    "wsd",
     "reduce_on_plateau",
-    "plateau_with_revert",
 )
 """What a study compares when it names no schedules: no one is a special case of another."""
 
@@ -65,7 +91,11 @@ class ScheduleInfo(BaseModel):
     description: str
     formula: str
     source: str
+    helps: str
+    pitfalls: str
     parameters: list[ParameterInfo]
+    own_parameters: bool = Field(description="whether it takes parameters under names of one's own, beside these")
+    learning_rate: dict[str, Any] = Field(description="per optimizer, the base rates that are searched by default")
 
 
 def schedule_class(name: str) -> type[Schedule]:
@@ -81,7 +111,7 @@ def make(name: str, /, **parameters: Any) -> Schedule:
 
     Raises NotFound for an unknown type and pydantic.ValidationError for a bad parameter.
 
-    >>> make("cosine", alpha=0.1).parameters
+    >>> make("linear", alpha=0.1).parameters
     {'alpha': 0.1}
     """
     return schedule_class(name)(type=name, **parameters)
@@ -98,5 +128,11 @@ def describe(name: str) -> ScheduleInfo:
         description="\n".join(line.strip() for line in doc.splitlines()),
         formula=model.formula,
         source=model.source,
+        helps=model.helps,
+        pitfalls=model.pitfalls,
         parameters=describe_parameters(model),
+        own_parameters=issubclass(model, OwnParameters),
+        learning_rate={
+            optimizer: write_domain(optimizer_model.learning_rate) for optimizer, optimizer_model in OPTIMIZERS.items()
+        },
     )

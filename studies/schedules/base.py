@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from studies.parameters import Search
-from studies.space import Choice
+from studies.space import Choice, Space
 
 Rates = NDArray[np.float64]
 
@@ -36,26 +36,35 @@ class Timeline:
     """The optimizer steps at which rates are asked for, counted from the end of the warm-up.
 
     step: int64 (n,), 0-based; total: the number of steps that the schedule spans;
-    steps_per_epoch: optimizer steps in one epoch.
+    steps_per_epoch: optimizer steps in one epoch; seed: of the trial, for schedules with noise.
     """
 
     step: NDArray[np.int64]
     total: int
     steps_per_epoch: int
+    seed: int = 0
+
+    @property
+    def elapsed(self) -> Rates:
+        """x = step / total, growing past 1 after the end: float64 (n,)."""
+        return self.step / self.total
 
     @property
     def progress(self) -> Rates:
         """u = step / total, clipped to [0, 1]: float64 (n,). 0 at the first step, 1 one past the last."""
-        return np.clip(self.step / self.total, 0.0, 1.0)
+        return np.clip(self.elapsed, 0.0, 1.0)
+
+    @property
+    def epoch(self) -> NDArray[np.int64]:
+        """The epoch of each step, 0-based, counted from the end of the warm-up: int64 (n,)."""
+        return self.step // self.steps_per_epoch
 
     def stairs(self, count: int) -> Rates:
-        """Progress in `count` equal stairs, floor(u * count) / count; progress itself if `count` is 0.
+        """x in equal stairs, `count` of them to a training, floor(x * count) / count; x itself if `count` is 0.
 
         Integer arithmetic: a stair starts at the first whole step at or past its boundary.
         """
-        if count == 0:
-            return self.progress
-        return np.clip((self.step * count) // self.total, 0, count) / count
+        return self.elapsed if count == 0 else (self.step * count) // self.total / count
 
 
 class Schedule(BaseModel, ABC):
@@ -66,6 +75,14 @@ class Schedule(BaseModel, ABC):
     loop: ClassVar[Literal["open", "closed"]]
     formula: ClassVar[str]
     source: ClassVar[str]
+    helps: ClassVar[str]
+    """When it is worth a try, in a sentence or two."""
+    pitfalls: ClassVar[str]
+    """What goes wrong with it, here or in other libraries."""
+    stops_early: ClassVar[bool] = False
+    """Whether a training may end before its last epoch because the schedule says so."""
+    alias_of: ClassVar[str | None] = None
+    """The type that this one is a special case of, in other words."""
 
     type: str
 
@@ -73,6 +90,11 @@ class Schedule(BaseModel, ABC):
     def parameters(self) -> dict[str, object]:
         """The parameters without the type."""
         return self.model_dump(exclude={"type"})
+
+    @classmethod
+    def in_terms_of_alias(cls, space: Space) -> Space:
+        """The same search space in the parameters of the type that this one is an alias of."""
+        raise TypeError(f"{cls.__name__} is no alias")
 
 
 class OpenLoop(Schedule):
@@ -108,7 +130,10 @@ class ClosedLoop(Schedule):
 class RateState(BaseModel):
     """The state of a closed-loop schedule between two epochs; plain data, so that a checkpoint can hold it."""
 
-    model_config = ConfigDict(frozen=True)
+    # JSON has no infinity; a loss may.
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="strings")
 
     base_rate: float
     rate: float
+    stopped: bool = False
+    """Whether the schedule ends the training here."""

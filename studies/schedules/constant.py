@@ -17,6 +17,13 @@ class Constant(OpenLoop):
 
     formula: ClassVar[str] = "eta0"
     source: ClassVar[str] = "Robbins and Monro 1951; the default of every optimizer"
+    helps: ClassVar[str] = (
+        "The baseline. With the weights of the best validation epoch kept it is harder to beat than many expect, "
+        "above all in short trainings."
+    )
+    pitfalls: ClassVar[str] = (
+        "At a rate high enough to learn fast the loss never settles, and the last epoch may score badly."
+    )
 
     type: Literal["constant"] = "constant"
 

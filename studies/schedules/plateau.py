@@ -46,6 +46,16 @@ class ReduceOnPlateau(ClosedLoop):
 
     formula: ClassVar[str] = "eta <- max(factor * eta, floor) after `patience` epochs without improvement"
     source: ClassVar[str] = "keras ReduceLROnPlateau"
+    helps: ClassVar[str] = (
+        "Where the length of the training is not known beforehand: the rate stays high as long as that pays. "
+        "It needs a metric that is steady from epoch to epoch."
+    )
+    pitfalls: ClassVar[str] = (
+        "A patience near the number of epochs never reduces: the default range ends at an eighth of them. "
+        "Keras silently ignores `epsilon=`, the old name of min_delta, refuses monitor='val_acc' with mode='auto', "
+        "fires at wait >= patience where PyTorch waits one epoch longer, "
+        "and forgets its state when a training goes on from a checkpoint."
+    )
 
     type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
     mode: Mode = Field(
@@ -80,7 +90,7 @@ class ReduceOnPlateau(ClosedLoop):
 
     def start(self, base_rate: float) -> PlateauState:
         """The state before the first epoch: the base rate, nothing seen."""
-        return PlateauState(base_rate=base_rate, rate=_as_float32(base_rate))
+        return PlateauState(base_rate=base_rate, rate=as_float32(base_rate))
 
     def advance(self, state: RateState, metrics: Mapping[str, float]) -> PlateauState:
         """The state after an epoch with these metrics."""
@@ -90,7 +100,7 @@ class ReduceOnPlateau(ClosedLoop):
         seen = state.model_copy(
             update={"cooldown_left": cooldown_left, "wait": 0 if state.cooldown_left > 0 else state.wait}
         )
-        if self._improves(value, state.best):
+        if improves(value, state.best, self.min_delta, direction(self.monitor, self.mode)):
             return seen.model_copy(update={"best": value, "wait": 0})
         if cooldown_left > 0:
             return seen
@@ -101,20 +111,11 @@ class ReduceOnPlateau(ClosedLoop):
         """The lowest rate: the larger of `min_lr` and `min_ratio` * base rate."""
         return max(self.min_lr, self.min_ratio * base_rate)
 
-    def _improves(self, value: float, best: float | None) -> bool:
-        if math.isnan(value):
-            return False
-        if best is None:
-            return True
-        if direction(self.monitor, self.mode) == "max":
-            return _as_float32(value - self.min_delta) > _as_float32(best)
-        return _as_float32(value + self.min_delta) < _as_float32(best)
-
     def _on_plateau(self, state: PlateauState) -> PlateauState:
         floor = self.floor(state.base_rate)
-        if state.rate <= _as_float32(floor):
+        if state.rate <= as_float32(floor):
             return state
-        rate = _as_float32(max(state.rate * self.factor, floor))
+        rate = as_float32(max(state.rate * self.factor, floor))
         return self._changed(state, rate=rate, reductions=state.reductions + 1)
 
     def _changed(self, state: PlateauState, **update: float | None) -> PlateauState:
@@ -133,6 +134,16 @@ class PlateauWithRevert(ReduceOnPlateau):
 
     formula: ClassVar[str] = "eta <- factor * eta on a plateau; eta <- eta0 where factor * eta < floor"
     source: ClassVar[str] = "reduce_on_plateau with a restart; keeps the best weights"
+    helps: ClassVar[str] = (
+        "Long trainings on small or noisy data, where a jump back to a high rate may find a better minimum; "
+        "a jump that finds none costs nothing, as the best weights are kept."
+    )
+    pitfalls: ClassVar[str] = (
+        "The last epoch may lie just after a jump: score it at the best epoch. Without reset_best an exploration "
+        "is measured against the best of all epochs, and is cut short. A known implementation freezes for ever "
+        "when the rate lands exactly on min_lr; this one reverts from there too. A cooldown of 1 is the same as 0, "
+        "as in Keras."
+    )
     keeps_best_weights: ClassVar[bool] = True
 
     type: Literal["plateau_with_revert"] = "plateau_with_revert"  # type: ignore[assignment]
@@ -145,13 +156,13 @@ class PlateauWithRevert(ReduceOnPlateau):
 
     def _on_plateau(self, state: PlateauState) -> PlateauState:
         reduced = state.rate * self.factor
-        if reduced < self.floor(state.base_rate) * (1.0 - _ROUNDING):
+        if reduced < self.floor(state.base_rate) * (1.0 - ROUNDING):
             best = None if self.reset_best else state.best
-            return self._changed(state, rate=_as_float32(state.base_rate), best=best, reverts=state.reverts + 1)
-        return self._changed(state, rate=_as_float32(reduced), reductions=state.reductions + 1)
+            return self._changed(state, rate=as_float32(state.base_rate), best=best, reverts=state.reverts + 1)
+        return self._changed(state, rate=as_float32(reduced), reductions=state.reductions + 1)
 
 
-_ROUNDING = 1e-6
+ROUNDING = 1e-6
 """Relative slack, some float32 roundings wide, so that a rate meant to land on the floor does."""
 
 
@@ -194,6 +205,21 @@ _LARGER_IS_BETTER = (
 )
 
 
-def _as_float32(number: float) -> float:
+def improves(value: float, best: float | None, min_delta: float, toward: Literal["min", "max"]) -> bool:
+    """Whether a value is better than the best so far by more than `min_delta`, compared in float32 as Keras does.
+
+    A NaN never is; any other value is better than none.
+    """
+    if math.isnan(value):
+        return False
+    if best is None:
+        return True
+    if toward == "max":
+        return as_float32(value - min_delta) > as_float32(best)
+    return as_float32(value + min_delta) < as_float32(best)
+
+
+def as_float32(number: float) -> float:
+    """The nearest number that an optimizer's float32 variable can hold; beyond its range, infinity."""
     with np.errstate(over="ignore"):
         return float(np.float32(number))

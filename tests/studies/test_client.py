@@ -380,6 +380,14 @@ def test_call_asks_the_path_of_the_contract(
     assert len(found) == len(answer) if isinstance(answer, list) else found is not None
 
 
+def test_range_test_is_asked_for_with_the_task_or_without(server: Script, client: Client) -> None:
+    server.body = {"task": "a", "trial_id": 7, "state": "running", "found": None, "failure": "", "curve": None}
+    assert client.range_test("a-study").trial_id == 7
+    client.range_test("a-study", "wine-mlp")
+    assert [(asked.method, asked.path) for asked in server.asked] == [("GET", "/api/v1/studies/a-study/range-test")] * 2
+    assert [asked.query for asked in server.asked] == [{}, {"task": ["wine-mlp"]}]
+
+
 def test_submit_sends_the_definition_as_it_was_meant(server: Script, client: Client) -> None:
     server.status, server.body = 201, VIEW
     raw = {"name": "a-study", "tasks": ["digits-mlp"], "learning_rate": {"low": 0.1, "high": 1.0}}

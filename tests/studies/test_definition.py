@@ -107,6 +107,43 @@ def test_learning_rate_left_out_is_the_optimizers_own_range() -> None:
     assert adam.arm_space("cosine").domains["learning_rate"] == Range(low=1e-5, high=3e-2, log=True)
 
 
+def test_learning_rate_auto_is_kept_as_it_is_written_and_has_the_optimizers_range_until_it_is_known() -> None:
+    study = definition(learning_rate="auto", optimizer="adam")
+    assert (study.learning_rate, study.has_range_tests) == ("auto", True)
+    assert study.model_dump(mode="json")["learning_rate"] == "auto"
+    assert study.arm_space("cosine").domains["learning_rate"] == Range(low=1e-5, high=3e-2, log=True)
+    assert not definition(learning_rate=0.1).has_range_tests
+
+
+def test_learning_rate_auto_plans_a_range_test_for_each_task() -> None:
+    body = {"tasks": ["a", "b"], "schedules": ["constant", "cosine"], "search": {"trials_per_schedule": 3}}
+    assert definition(**body, confirm={"seeds": 4}).planned_trials == 2 * 2 * (3 + 4)
+    assert definition(**body, confirm={"seeds": 4}, learning_rate="auto").planned_trials == 2 * 2 * (3 + 4) + 2
+
+
+def test_a_range_test_trains_with_the_middle_of_what_is_searched_and_without_warmup() -> None:
+    study = definition(
+        schedules=["reduce_on_plateau", "cosine"],
+        learning_rate="auto",
+        warmup={"low": 0.1, "high": 0.3},
+        optimizer={"type": "adam", "beta_1": {"low": 0.8, "high": 0.9}, "beta_2": [0.9, 0.99, 0.999], "epsilon": 1e-6},
+        batch_size=[16, 64, 256],
+        weight_decay={"low": 1e-4, "high": 1e-2, "log": True},
+    )
+    configuration = study.range_test_configuration()
+    assert configuration.schedule == {"type": "constant"}
+    assert configuration.warmup == 0.0
+    assert configuration.batch_size == 64
+    assert configuration.weight_decay == pytest.approx(1e-3)
+    assert configuration.optimizer == {
+        "type": "adam",
+        "beta_1": pytest.approx(0.85),
+        "beta_2": 0.99,
+        "epsilon": 1e-6,
+        "amsgrad": False,
+    }
+
+
 def test_early_stopping_is_read() -> None:
     stopping = definition(early_stopping={"patience": 10, "min_delta": 0.001}).early_stopping
     assert stopping is not None
@@ -271,6 +308,9 @@ BROKEN: list[tuple[dict[str, Any], str, str]] = [
     ({RATE: [0.1, None]}, RATE, "choice 2: "),
     ({RATE: [[0.1]]}, RATE, "choice 1: "),
     ({RATE: [0.001 * n for n in range(1, 102)]}, RATE, "at most 100"),
+    ({RATE: "automatic"}, RATE, "input should be a valid number, a list of them, a range, or auto"),
+    ({RATE: [0.1, "auto"]}, RATE, "choice 2: input should be a valid number"),
+    ({"batch_size": "auto"}, "batch_size", "input should be a valid integer"),
     ({RATE: {"low": 1.0, "high": 0.1}}, RATE, "`low < high` must hold"),
     ({RATE: {"low": 0.1, "high": 0.1}}, RATE, "`low < high` must hold"),
     ({RATE: {"low": "a", "high": 0.1}}, RATE, "low must be a number"),
@@ -390,7 +430,7 @@ def test_study_may_not_plan_more_than_fifty_thousand_trials(trials: int, seeds: 
     raw = {
         "name": "a",
         "tasks": [f"t{n}" for n in range(tasks)],
-        "schedules": [*DEFAULT_SCHEDULES, "linear"],
+        "schedules": [*DEFAULT_SCHEDULES, "tanh"],
         "search": {"trials_per_schedule": trials},
         "confirm": {"seeds": seeds},
     }
@@ -594,11 +634,11 @@ def test_json_schema_names_every_field_and_every_parameter() -> None:
 
 @pytest.mark.parametrize("epochs", [1, 20, 100_000, 1_000_000])
 def test_every_corner_of_every_default_space_is_a_configuration(epochs: int) -> None:
-    definition = read_definition({"name": "a", "tasks": ["t"], "schedules": list(CATALOGUE), "epochs": epochs})
-    for entry in definition.schedules:
+    for name in CATALOGUE:
+        definition = read_definition({"name": "a", "tasks": ["t"], "schedules": [name], "epochs": epochs})
         for u in (0.0, 0.5, 1.0 - 1e-12):
-            values = definition.arm_space(entry.type).at([u] * 64)
-            assert Configuration.from_flat(entry.type, "sgd", values).schedule["type"] == entry.type
+            values = definition.arm_space(name).at([u] * 64)
+            assert Configuration.from_flat(name, "sgd", values).schedule["type"] == name
 
 
 def test_a_range_too_narrow_to_search_is_refused() -> None:

@@ -11,7 +11,7 @@ import pytest
 import studies
 
 MODULES = [module.name for module in pkgutil.walk_packages(studies.__path__, "studies.")]
-WITH_EXAMPLES = {"studies.errors", "studies.schedules", "studies.schedules.plateau", "studies.trial"}
+WITH_EXAMPLES = {"studies.errors", "studies.formula", "studies.schedules", "studies.schedules.plateau", "studies.trial"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from studies.configuration import Configuration
 from studies.leaderboard import ArmResults, best_per_schedule, best_search, board, spread
 from studies.protocol import Board
 from studies.tasks import Direction
@@ -113,3 +114,49 @@ def test_best_search_trial_is_the_first_of_equals_and_ignores_those_without_a_va
     assert best_search(trials, "minimize") == (5, 0.1)
     assert best_search([(1, None)], "maximize") is None
     assert best_search([], "minimize") is None
+
+
+# --- arms that are the same contender
+
+
+def settings(schedule: str, **changes: Any) -> Configuration:
+    plain: dict[str, Any] = {"learning_rate": 0.1, "batch_size": 32, "optimizer": {"type": "sgd"}}
+    return Configuration.model_validate({"schedule": {"type": schedule}, **plain, **changes})
+
+
+def ran(schedule: str, *applied: float, study: str = "a-study", **changes: Any) -> ArmResults:
+    return arm(schedule, 0.9, 0.8, study=study, applied=applied, configuration=settings(schedule, **changes))
+
+
+def reported(*arms: ArmResults) -> list[tuple[str, list[str]]]:
+    return [(entry.schedule, entry.same_as) for entry in ranked(*arms).entries]
+
+
+def test_arms_that_applied_the_same_rates_are_reported_as_one_under_the_name_of_the_first() -> None:
+    one_rounding_off = float(np.nextafter(np.float32(0.1), np.float32(1)))
+    found = reported(
+        ran("reduce_on_plateau", 0.1, 0.1, 0.01, 0.01),
+        ran("cosine", 0.1, 0.09, 0.05, 0.01),
+        ran("plateau_with_revert", one_rounding_off, 0.1, 0.01, 0.01),
+        ran("greedy", 0.1, 0.1, 0.01, 0.01),
+    )
+    assert found == [("cosine", []), ("reduce_on_plateau", ["plateau_with_revert", "greedy"])]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ran("plateau_with_revert", 0.1, 0.01002),
+        ran("plateau_with_revert", 0.1, 0.01, 0.01),
+        ran("plateau_with_revert", 0.1, 0.01, batch_size=64),
+        ran("plateau_with_revert", 0.1, 0.01, optimizer={"type": "sgd", "momentum": 0.9}),
+        ran("plateau_with_revert", 0.1, 0.01, study="another-study"),
+    ],
+    ids=["another rate", "a longer run", "another batch size", "another optimizer", "another study"],
+)
+def test_arms_that_differ_in_anything_else_are_two(other: ArmResults) -> None:
+    assert len(reported(ran("reduce_on_plateau", 0.1, 0.01), other)) == 2
+
+
+def test_arms_whose_rates_nobody_looked_at_are_two() -> None:
+    assert len(reported(ran("reduce_on_plateau"), ran("plateau_with_revert"))) == 2

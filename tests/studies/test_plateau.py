@@ -1,6 +1,6 @@
 """The closed-loop schedules, on traces worked out by hand and against a model of the rule written another way.
 
-That reduce_on_plateau does what Keras' own callback does is in test_keras_parity.py.
+That reduce_on_plateau does what Keras' own callback does is in test_plateau_parity.py.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def test_plateau_rates_are_the_float32_that_an_optimizer_holds(name: str) -> Non
 def test_plateau_state_goes_on_from_a_checkpoint_as_if_never_interrupted(name: str) -> None:
     rng = random.Random(7)
     schedule = closed_loop(name, factor=0.4, patience=2, cooldown=2, min_ratio=0.05)
-    values = [rng.random() for _ in range(60)]
+    values = [math.inf, *(rng.choice([rng.random(), NAN, math.inf]) for _ in range(60))]
     state = schedule.start(0.3)
     for value, expected in zip(values, states(schedule, values, 0.3)[1:], strict=True):
         saved = state.model_dump_json()
@@ -255,6 +255,34 @@ def test_plateau_with_revert_measures_against_the_old_best_unless_told_to_reset_
     reset = rates("plateau_with_revert", losses, reset_best=True, **parameters)
     assert kept == [1.0, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5]
     assert reset == [1.0, 1.0, 0.5, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_plateau_with_revert_at_its_defaults_lands_on_a_hundredth_and_comes_back() -> None:
+    # patience 10, factor 0.1, floor 0.01: the best, then ten epochs each at 1, 0.1 and 0.01
+    found = rates("plateau_with_revert", [1.0] * 31)
+    assert found[:31] == pytest.approx([1.0] * 11 + [0.1] * 10 + [0.01] * 10, rel=1e-6)
+    assert found[31] == 1.0
+
+
+def test_plateau_with_revert_takes_a_nan_for_an_epoch_without_improvement() -> None:
+    jumps: dict[str, Any] = {"factor": 0.5, "patience": 1, "min_ratio": 0.5}
+    assert rates("plateau_with_revert", [NAN, NAN, NAN], **jumps) == [1.0, 0.5, 1.0, 0.5]
+    # Forgotten at the revert in epoch 2, the best is not the NaN of epoch 3 but the 9 of epoch 4.
+    losses = [1.0, 2.0, 2.0, NAN, 9.0, 8.0]
+    assert rates("plateau_with_revert", losses, reset_best=True, **jumps) == [1.0, 1.0, 0.5, 1.0, 0.5, 0.5, 0.5]
+    assert rates("plateau_with_revert", losses, **jumps) == [1.0, 1.0, 0.5, 1.0, 0.5, 1.0, 0.5]
+
+
+def test_plateau_with_revert_takes_a_gain_of_just_min_delta_for_none() -> None:
+    jumps: dict[str, Any] = {"factor": 0.5, "patience": 1, "min_ratio": 0.5, "min_delta": 0.25}
+    assert rates("plateau_with_revert", [1.0, 0.75, 0.5, 0.5], **jumps) == [1.0, 1.0, 0.5, 0.5, 1.0]
+
+
+def test_plateau_with_revert_sees_an_improvement_within_the_cooldown() -> None:
+    #         best  .5  cools better back cools cools .5  cools
+    losses = [1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
+    found = rates("plateau_with_revert", losses, factor=0.5, patience=1, cooldown=3, min_ratio=0.5)
+    assert found == [1.0, 1.0, 0.5, 0.5, 0.5, 1.0, 1.0, 1.0, 0.5, 0.5]
 
 
 def test_plateau_with_revert_counts_reductions_and_reverts_apart() -> None:

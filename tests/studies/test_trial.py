@@ -154,7 +154,9 @@ def test_built_in_tasks_are_those_of_the_readme() -> None:
         "diabetes-mlp",
         "mnist-cnn",
         "fashion-mnist-cnn",
+        "fashion-mnist-cnn-6k",
         "cifar10-resnet",
+        "cifar10-tutorial-resnet",
     ]
     for name, manifest in BUILT_IN_TASKS.items():
         assert manifest.name == name

@@ -1,4 +1,4 @@
-"""The plateau schedules in a real fit, on metrics that follow a script."""
+"""The closed-loop schedules in a real fit, on metrics that follow a script."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from tests.workers.problems import run, trial
 from workers.callbacks import ScheduleCallback
 
 # Keras 3.15 turns a variable into an array in a way that NumPy 2.4 warns about.
@@ -149,6 +150,70 @@ def test_a_metric_to_be_maximised_is_known_by_its_name() -> None:
         schedule.on_epoch_end(epoch, {"val_accuracy": accuracy})
     schedule.on_train_end()
     assert model.layers[0].bias.numpy() == [1.0]
+
+
+ENDS_AFTER_7: dict[str, Any] = {"factor": 0.5, "patience": 1, "min_ratio": 0.25}
+LOSSES = [1.0, 0.9, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0]
+"""Epoch 1 is the best; then 0.5, the floor 0.25, a second descent from 0.5, its best in epoch 5, the floor, the end."""
+
+
+def test_adaptive_validation_follows_the_trace_made_by_hand_and_ends_the_fit() -> None:
+    schedule = ScheduleCallback("adaptive_validation", 1.0, **ENDS_AFTER_7)
+    rates, model = fit(schedule, LOSSES)
+    assert per_epoch(rates) == [1.0, 1.0, 1.0, 0.5, 0.25, 0.5, 0.5, 0.25]
+    assert len(model.history.history["val_loss"]) == 8 < len(LOSSES)
+    assert schedule.state is not None
+    assert schedule.state.stopped
+
+
+def test_adaptive_validation_ends_with_the_weights_of_the_best_epoch_of_both_descents() -> None:
+    _, model = fit(ScheduleCallback("adaptive_validation", **ENDS_AFTER_7), LOSSES)
+    assert model.layers[0].bias.numpy() == [1.0]
+    _, model = fit(ScheduleCallback("adaptive_validation", restore_best_weights=False, **ENDS_AFTER_7), LOSSES)
+    assert model.layers[0].bias.numpy() == [7.0]
+
+
+def test_a_fit_after_one_that_the_schedule_ended_starts_anew() -> None:
+    model = small_model()
+    schedule = ScheduleCallback("adaptive_validation", **ENDS_AFTER_7)
+    first, _ = fit(schedule, LOSSES, model=model)
+    second, _ = fit(schedule, LOSSES, model=model)
+    assert first == second
+
+
+def test_adaptive_validation_under_a_warmup_is_fed_from_its_end_on() -> None:
+    # 12 epochs of 4 steps, an eighth of them warm-up: 6 steps. Epoch 0 ends within it and is not fed; the others are
+    # as in the trace, an epoch later.
+    schedule = ScheduleCallback("adaptive_validation", 1.0, warmup=0.125, **ENDS_AFTER_7)
+    rates, model = fit(schedule, [0.1, *LOSSES, 2.0])
+    assert rates[:6] == pytest.approx([(step + 1) / 6 for step in range(6)], rel=1e-6)
+    assert rates[6:8] == [1.0] * 2
+    assert per_epoch(rates[8:]) == [1.0, 1.0, 0.5, 0.25, 0.5, 0.5, 0.25]
+    assert model.layers[0].bias.numpy() == [0.0]  # the best epoch, warm-up or not
+
+
+def test_greedy_follows_the_trace_made_by_hand() -> None:
+    values = [1.0, 0.9, 0.8, 0.9, 1.0, float("nan"), 0.5, 0.4]
+    schedule = ScheduleCallback("greedy", 0.5, factor=0.5, max_ratio=3.0, min_ratio=0.5)
+    rates, model = fit(schedule, values)
+    # up, up to 3 times 0.5, down, down, down to half of 0.5, up
+    assert per_epoch(rates) == pytest.approx([0.5, 0.5, 1.0, 1.5, 0.75, 0.375, 0.25, 0.5], rel=1e-7)
+    assert model.layers[0].bias.numpy() == [7.0]
+
+
+def test_a_trial_that_its_schedule_ends_is_completed_and_scored_at_its_best_and_its_last_epoch() -> None:
+    # No epoch beats the first of its descent by a million: so the rates are known beforehand. A falling loss is to be
+    # maximised: so the best epoch is the first.
+    rule = {"type": "adaptive_validation", "min_delta": 1e6, **ENDS_AFTER_7}
+    end, epochs = run(trial(rule, learning_rate=0.05, epochs=20, direction="maximize", score_on_test=True))
+    assert end is not None
+    assert end.outcome == "completed"
+    expected = [0.05, 0.05, 0.025, 0.0125, 0.025, 0.025, 0.0125]
+    assert [epoch.lr_first for epoch in epochs] == pytest.approx(expected, rel=1e-6)
+    best, last = end.test_best, end.test_last
+    assert best is not None
+    assert last is not None
+    assert (best["loss"] or 0.0) > (last["loss"] or 0.0) > 0.0
 
 
 def test_a_missing_metric_is_named_beside_those_there_are() -> None:

@@ -1,9 +1,7 @@
-"""Learning rates as applied equal each schedule's formula, written out here step by step in float64."""
+"""Learning rates as applied equal each schedule's formula in tests/studies/formulas.py, step by step in float64."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,129 +10,68 @@ import numpy as np
 import pytest
 
 from studies.errors import NotFound
-from studies.schedules import CATALOGUE, make
+from studies.schedules import make
+from studies.schedules.table import rate_table
 from studies.space import Value
+from tests.studies.curves import TRAINED, expected_rates, open_loop
+from tests.workers.one_weight import FLOAT32, OneWeight, check_open_loop, check_plateau_schedules
 from tests.workers.problems import STEPS_PER_EPOCH, run, trial
 from workers.callbacks import ScheduleCallback, TableSchedule
 
-Formula = Callable[[float, int, int, int], float]
-"""(eta0, s, t, n) -> the rate at step s of t, with n steps to an epoch."""
-
-FLOAT32 = 1.2e-7
-"""The relative precision of a float32."""
+EACH_TYPE = list({name: (name, parameters) for name, parameters in reversed(TRAINED)}.values())[::-1]
 
 
-def cosine_restarts(eta0: float, s: int, t: int, n: int) -> float:
-    # Cycles of t/7, 2t/7 and 4t/7 steps, with peaks 1, 0.5 and 0.25, down to 0.1 eta0.
-    start = 0.0
-    for cycle, length in enumerate((t / 7, 2 * t / 7, 4 * t / 7)):
-        if s < start + length - 1e-9 or cycle == 2:
-            v = (s - start) / length
-            return eta0 * (0.9 * 0.5**cycle * (1 + math.cos(math.pi * v)) / 2 + 0.1)
-        start += length
-    raise AssertionError
+IN_A_TRIAL = ["constant", "step", "cosine_restarts", "one_cycle", "expression"]
+"""Some, as every type goes the whole road in tests/end_to_end/test_road.py."""
 
 
-OPEN_LOOP: list[tuple[str, dict[str, Value], Formula]] = [
-    ("constant", {}, lambda eta0, s, t, n: eta0),
-    ("step", {"factor": 0.5, "drops": 2}, lambda eta0, s, t, n: eta0 * 0.5 ** min(3 * (s - s % n) // t, 2)),
-    ("exponential", {"final_ratio": 0.01}, lambda eta0, s, t, n: eta0 * 0.01 ** (s / t)),
-    (
-        "exponential",
-        {"final_ratio": 0.01, "stairs": 3},
-        lambda eta0, s, t, n: eta0 * 0.01 ** (3 * s // t / 3),
-    ),
-    ("inverse_time", {"kappa": 10.0}, lambda eta0, s, t, n: eta0 / (1 + 10 * s / t)),
-    ("inverse_time", {"kappa": 10.0, "stairs": 5}, lambda eta0, s, t, n: eta0 / (1 + 10 * (5 * s // t) / 5)),
-    (
-        "polynomial",
-        {"power": 3.0, "alpha": 0.1},
-        lambda eta0, s, t, n: eta0 * (0.9 * (1 - s / t) ** 3 + 0.1),
-    ),
-    ("linear", {"alpha": 0.0}, lambda eta0, s, t, n: eta0 * (1 - s / t)),
-    ("linear", {"alpha": 0.01}, lambda eta0, s, t, n: eta0 * (0.99 * (1 - s / t) + 0.01)),
-    ("cosine", {"alpha": 0.0}, lambda eta0, s, t, n: eta0 * (1 + math.cos(math.pi * s / t)) / 2),
-    (
-        "cosine",
-        {"alpha": 0.001},
-        lambda eta0, s, t, n: eta0 * (0.999 * (1 + math.cos(math.pi * s / t)) / 2 + 0.001),
-    ),
-    ("cosine_restarts", {"cycles": 3, "t_mul": 2.0, "m_mul": 0.5, "alpha": 0.1}, cosine_restarts),
-]
-IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in params.items())}" for name, params, _ in OPEN_LOOP]
-
-
-def expected(formula: Formula, eta0: float, steps: int, steps_per_epoch: int, w: int) -> list[float]:
-    """The rates of a training: w steps of warm-up, and the schedule over those that are left."""
-    warmup = [eta0 * (s + 1) / w for s in range(w)]
-    return warmup + [formula(eta0, s, steps - w, steps_per_epoch) for s in range(steps - w)]
-
-
-def test_every_open_loop_schedule_is_checked_here() -> None:
-    assert {name for name, _, _ in OPEN_LOOP} == {name for name, kind in CATALOGUE.items() if kind.loop == "open"}
-
-
-@pytest.mark.parametrize(("name", "params", "formula"), {case[0]: case for case in OPEN_LOOP}.values())
-def test_the_rates_reported_by_a_trial_equal_the_formula(name: str, params: dict[str, Value], formula: Formula) -> None:
+@pytest.mark.parametrize(("name", "params"), [case for case in EACH_TYPE if case[0] in IN_A_TRIAL], ids=IN_A_TRIAL)
+def test_the_rates_reported_by_a_trial_equal_the_formula(name: str, params: dict[str, Value]) -> None:
     epochs = 3
     _, records = run(trial({"type": name, **params}, learning_rate=0.07, warmup=0.25, epochs=epochs))
-    rates = expected(formula, 0.07, epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH, w=3)
+    rates = expected_rates(name, params, 0.07, epochs * STEPS_PER_EPOCH, STEPS_PER_EPOCH, warmup_steps=3)
     np.testing.assert_allclose([r.lr_first for r in records], rates[::STEPS_PER_EPOCH], rtol=FLOAT32)
-    np.testing.assert_allclose(
-        [r.lr_last for r in records], rates[STEPS_PER_EPOCH - 1 :: STEPS_PER_EPOCH], rtol=FLOAT32
-    )
+    last = rates[STEPS_PER_EPOCH - 1 :: STEPS_PER_EPOCH]
+    np.testing.assert_allclose([r.lr_last for r in records], last, rtol=FLOAT32)
 
 
-class OneWeight:
-    """A model whose single weight has the gradient 1: under plain SGD each step moves it by the rate.
+@pytest.mark.parametrize(("name", "params"), EACH_TYPE, ids=[name for name, _ in EACH_TYPE])
+def test_the_weight_moves_by_the_formula_in_anybodys_fit(name: str, params: dict[str, Value]) -> None:
+    """One step at a time, and eight in one call of the train function."""
+    check_open_loop(name, params)
 
-    `moves`: by how much each call of the train function moved it, from zero.
-    """
 
-    def __init__(self, learning_rate: Any = 0.01, *, steps_per_execution: int = 1) -> None:
-        self.moves: list[float] = []
-        self.model = keras.Sequential(
-            [keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="zeros")]
+def test_the_plateau_schedules_assign_their_rates_one_step_or_eight_at_a_time() -> None:
+    check_plateau_schedules()
+
+
+NOISY: dict[str, Any] = {"alpha": 1.0, "initial_variance": 0.5}
+
+
+def test_noise_is_applied_as_the_table_of_the_seed_has_it() -> None:
+    noise = open_loop("noisy_linear_cosine", **NOISY)
+    tables = [rate_table(noise, 0.3, warmup=0.0, steps=24, steps_per_epoch=8, seed=seed) for seed in (7, 8)]
+    weight = OneWeight()
+    weight.fit(ScheduleCallback(noise, 0.3, seed=7))
+    np.testing.assert_allclose(weight.moves, tables[0], rtol=FLOAT32)
+    assert not np.allclose(tables[0], tables[1], rtol=0.01)
+
+
+def test_noise_in_a_trial_is_of_the_trials_seed() -> None:
+    for seed in (1, 2):
+        _, records = run(trial({"type": "noisy_linear_cosine", **NOISY}, learning_rate=0.07, epochs=2, seed=seed))
+        rates = rate_table(
+            open_loop("noisy_linear_cosine", **NOISY),
+            0.07,
+            warmup=0.0,
+            steps=2 * STEPS_PER_EPOCH,
+            steps_per_epoch=STEPS_PER_EPOCH,
+            seed=seed,
         )
-        self.model.compile(
-            keras.optimizers.SGD(learning_rate),
-            loss=lambda target, output: output,
-            steps_per_execution=steps_per_execution,
-        )
-
-    def fit(self, *callbacks: Any, steps: int = 8, epochs: int = 3, **options: Any) -> Any:
-        ones = np.ones((steps, 1), dtype=np.float32)
-        return self.model.fit(
-            ones, ones, batch_size=1, epochs=epochs, callbacks=[*callbacks, self._watch()], verbose=0, **options
-        )
-
-    def _watch(self) -> Any:
-        moves = self.moves
-
-        class Watch(keras.callbacks.Callback):
-            def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-                self.model.layers[0].kernel.assign([[0.0]])
-
-            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                moves.append(-float(self.model.layers[0].kernel.numpy().item()))
-
-        return Watch()
+        assert [r.lr_first for r in records] == list(rates[::STEPS_PER_EPOCH])
 
 
-@pytest.mark.parametrize(("name", "params", "formula"), OPEN_LOOP, ids=IDS)
-def test_the_weight_moves_by_the_formula_in_anybodys_fit(name: str, params: dict[str, Value], formula: Formula) -> None:
-    rates = expected(formula, 0.3, steps=24, steps_per_epoch=8, w=5)
-    single = OneWeight()
-    history = single.fit(ScheduleCallback(name, 0.3, warmup=0.2, restore_best_weights=None, **params)).history
-    np.testing.assert_allclose(single.moves, rates, rtol=FLOAT32)
-    np.testing.assert_allclose(history["learning_rate"], rates[7::8], rtol=FLOAT32)
-
-    by_eight = OneWeight(steps_per_execution=8)
-    by_eight.fit(ScheduleCallback(make(name, **params), 0.3, warmup=0.2))
-    np.testing.assert_allclose(by_eight.moves, [sum(rates[i : i + 8]) for i in (0, 8, 16)], rtol=8 * FLOAT32)
-
-
-LINEAR = expected(lambda eta0, s, t, n: eta0 * (1 - s / t), 0.3, steps=24, steps_per_epoch=8, w=0)
+LINEAR = expected_rates("linear", {}, 0.3, steps=24, per_epoch=8)
 
 
 def test_the_base_rate_is_the_one_that_the_model_was_compiled_with() -> None:
@@ -201,9 +138,7 @@ def test_a_model_with_a_schedule_is_saved_and_loaded(tmp_path: Path) -> None:
     assert table["registered_name"] == "lr_arena>TableSchedule"
     again = TableSchedule.from_config(table["config"])
     for step in (0, 4, 5, 23, 100):
-        rate = expected(
-            lambda eta0, s, t, n: eta0 * (0.99 * (1 + math.cos(math.pi * s / t)) / 2 + 0.01), 0.3, 24, 8, w=5
-        )[min(step, 23)]
+        rate = expected_rates("cosine", {"alpha": 0.01}, 0.3, steps=24, per_epoch=8, warmup_steps=5)[min(step, 23)]
         assert float(again(step)) == pytest.approx(rate, rel=FLOAT32)
     assert int(loaded.optimizer.iterations.numpy()) == 24
     loaded.fit(ones, ones, batch_size=1, epochs=1, verbose=0)

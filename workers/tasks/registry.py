@@ -15,6 +15,7 @@ from types import ModuleType
 from pydantic import ValidationError
 
 from studies.errors import TaskError, TaskFileError
+from studies.schedules.custom import any_registered
 from studies.tasks import BUILT_IN_TASKS, Direction, TaskManifest
 from workers.tasks.problem import Problem
 
@@ -59,7 +60,8 @@ def task(
 def load(specs: Iterable[str] = ()) -> dict[str, Task]:
     """The built-in tasks and those of each spec: the path of a Python file, or the name of a module.
 
-    Raises TaskFileError where a spec cannot be loaded, declares no task, or declares a name again.
+    A spec may declare schedules beside its tasks, or schedules alone: see `studies.schedules.custom`.
+    Raises TaskFileError where a spec cannot be loaded, declares neither, or declares a name again.
     """
     tasks = built_in()
     origin = dict.fromkeys(tasks, "the built-in tasks")
@@ -84,8 +86,11 @@ def built_in() -> dict[str, Task]:
 def _declared(spec: str) -> list[Task]:
     module = _import(spec)
     found = list({id(item): item for item in vars(module).values() if isinstance(item, Task)}.values())
-    if not found:
-        raise TaskFileError(f"{spec}: no task in it; decorate a function with @task(...) from lr_arena")
+    if not found and not any_registered(vars(module).values()):
+        raise TaskFileError(
+            f"{spec}: neither a task nor a schedule in it; decorate a function with @task(...) or @schedule(...) "
+            "from lr_arena"
+        )
     return found
 
 

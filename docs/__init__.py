@@ -1,0 +1,1 @@
+"""Scripts that belong to the documents: one draws the catalogue, one runs well-known mistakes."""
