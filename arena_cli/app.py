@@ -23,7 +23,7 @@ from arena_cli.watch import print_leaderboard, watch
 from studies.client import DEFAULT_URL, Client
 from studies.definition import StudyDefinition, read_definition
 from studies.documents import parse_document
-from studies.errors import ArenaError, Refused
+from studies.errors import ArenaError, NoWinner, RangeTestFailed, Refused
 from studies.protocol import StudyView
 from studies.schedules import CATALOGUE, describe
 
@@ -38,6 +38,14 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+
+
+class CodeFormat(StrEnum):
+    """In which form to give the winner."""
+
+    KERAS = "keras"
+    CALLBACK = "callback"
+    JSON = "json"
 
 
 class _Commands(TyperGroup):
@@ -228,8 +236,9 @@ def _exists(client: Client, name: str) -> bool:
 
 def _plan(definition: StudyDefinition) -> str:
     search = len(definition.tasks) * len(definition.schedules) * definition.search.trials_per_schedule
+    first = "a range test for each task, " if definition.has_range_tests else ""
     return (
-        f"{len(definition.schedules)} schedules on {', '.join(definition.tasks)}, {search} search trials"
+        f"{len(definition.schedules)} schedules on {', '.join(definition.tasks)}, {first}{search} search trials"
         f", then {definition.confirm.seeds} fresh seeds for each best configuration"
     )
 
@@ -322,6 +331,38 @@ def leaderboard(
 
 
 @app.command()
+def winner(
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="On this task.")] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Within this study; left out: across all studies.")
+    ] = None,
+    output: Annotated[
+        CodeFormat,
+        typer.Option(
+            "--format",
+            help="keras: an optimizer with the schedule in it; callback: the schedule for any compiled model; "
+            "json: both as data, with the evidence.",
+        ),
+    ] = CodeFormat.KERAS,
+    server: Server = DEFAULT_URL,
+) -> None:
+    """Print the winning schedule as Python code that needs Keras and nothing of LR Arena."""
+    if study is None and task is None:
+        raise typer.BadParameter("give --task, or --study, or both")
+    with Client(server) as client:
+        found = client.winner(study=study, task=task)
+    if output is CodeFormat.JSON:
+        _print_json(found.model_dump(mode="json"))
+        return
+    code = found.keras if output is CodeFormat.KERAS else found.callback
+    if code is None:
+        raise NoWinner(f"the training is too long for a table, which {found.entry.schedule} as a callback is")
+    typer.echo(code, nl=False)
+    if found.provisional:
+        typer.echo("provisional: no confirm run has ended yet", err=True)
+
+
+@app.command()
 def trials(study: Study, output: OutputFormat = Format.TABLE, server: Server = DEFAULT_URL) -> None:
     """List the trials of a study."""
     with Client(server) as client:
@@ -352,6 +393,45 @@ def _print_csv(rows: Iterable[tables.Row]) -> None:
         if number == 0:
             writer.writerow(row)
         writer.writerow([tables.csv_cell(value) for value in row.values()])
+
+
+# --- alone, without a service
+
+
+@app.command("range-test")
+def find_range(
+    task: Annotated[str, typer.Option(metavar="NAME", help="A built-in task, or one of --tasks.")],
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE_OR_MODULE", help="Your own tasks, besides the built-in ones. May be repeated."),
+    ] = None,
+    optimizer: Annotated[str, typer.Option(metavar="NAME", help="As in a study definition.")] = "sgd",
+    momentum: Annotated[
+        float | None, typer.Option(help="Of sgd or rmsprop; left out: 0.9 of sgd, none of rmsprop.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=1_000_000, help="Examples in a batch.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Of the initial weights and the order of the examples.")] = 0,
+    output: OutputFormat = Format.TABLE,
+) -> None:
+    """Find a range for the base rate by training for a moment with rising rates; needs no service."""
+    require_worker()
+    from arena_cli import range_test
+
+    configuration = range_test.configuration_of(task, optimizer, momentum, batch_size)
+    try:
+        curve = range_test.run(task, tasks or (), configuration, seed)
+    except KeyboardInterrupt:
+        typer.echo("stopped", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    result = range_test.judge(curve)
+    if output is Format.JSON:
+        _print_json({"task": task, "seed": seed, **range_test.as_data(configuration, result)})
+    elif output is Format.CSV:
+        _print_csv(range_test.rows(curve))
+    else:
+        typer.echo("\n".join(range_test.lines(result)))
+    if result.found is None:
+        raise RangeTestFailed(result.failure)
 
 
 # --- what there is

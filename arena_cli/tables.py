@@ -14,7 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from arena_cli import numbers
-from studies.protocol import Board, LeaderboardEntry, StudySummary, StudyView, TaskView, TrialView, WorkerView
+from studies.protocol import (
+    Board,
+    LeaderboardEntry,
+    RangeTestView,
+    StudySummary,
+    StudyView,
+    TaskView,
+    TrialView,
+    WorkerView,
+)
 from studies.schedules import ScheduleInfo
 from studies.trial import TERMINAL, TrialState
 
@@ -56,7 +65,7 @@ def board_table(board: Board, *, name_studies: bool) -> RenderableType:
         table.add_column("study")
     table.add_column("settings", overflow="fold")
     for entry in board.entries:
-        cells = [rank(entry), entry.schedule]
+        cells = [rank(entry), " = ".join([entry.schedule, *entry.same_as])]
         if not board.provisional:
             cells += [numbers.mean_and_deviation(entry.mean, entry.std, places), str(entry.seeds or "–")]
         cells += [numbers.fixed(entry.search_value, max(places, 3)), _finished(entry)]
@@ -123,6 +132,7 @@ def board_rows(boards: Sequence[Board]) -> Iterator[Row]:
                 "task": entry.task,
                 "rank": entry.rank,
                 "schedule": entry.schedule,
+                "same_as": entry.same_as,
                 "study": entry.study,
                 "metric": board.metric,
                 "direction": board.direction,
@@ -170,6 +180,8 @@ def studies_table(studies: Sequence[StudySummary]) -> Table:
 def study_lines(study: StudyView) -> Iterator[RenderableType]:
     """A study's state, how far each arm is, and what its owner should know."""
     yield Text.assemble((study.name, "bold"), f": {study.state}, {study.trials_finished}/{study.trials_planned} trials")
+    for test in study.range_tests:
+        yield Text(range_test_line(test))
     table = _table("task", "schedule", "phase", "search", "confirm", "running", "did not complete")
     for arm in study.arms:
         counts = {state: arm.search.get(state, 0) + arm.confirm.get(state, 0) for state in TrialState}
@@ -190,6 +202,17 @@ def study_lines(study: StudyView) -> Iterator[RenderableType]:
         yield Text(f"! {warning}", style="yellow")
 
 
+def range_test_line(test: RangeTestView) -> str:
+    """What the range test of a task has found, or what it waits for; why it found nothing is a warning's to say."""
+    begin = f"{test.task}: range test, trial {test.trial_id}: "
+    if test.found is not None:
+        low, high, rate = (numbers.short(rate) for rate in (test.found.low, test.found.high, test.found.suggestion))
+        return f"{begin}the base rate is searched from {low} to {high}; {rate} is suggested"
+    if test.failure:
+        return f"{begin}no range found, the optimizer's default is searched"
+    return begin + (test.state if test.state in TERMINAL else f"{test.state}; the search waits for it")
+
+
 def progress(counts: Mapping[TrialState, int]) -> str:
     """Trials that have ended, of those planned."""
     return f"{done(counts)}/{sum(counts.values())}" if counts else "–"
@@ -206,6 +229,7 @@ def trials_table(trials: Sequence[TrialView]) -> RenderableType:
     common = numbers.shared(chosen.values())
     table = _table("id", "task", "schedule", "phase", "no.", "state", "value", "best epoch", "training", "settings")
     for trial in trials:
+        hidden = {*common, "lr"} if trial.phase == "range_test" else common  # it sweeps rates of its own
         table.add_row(
             str(trial.id),
             trial.task,
@@ -216,7 +240,7 @@ def trials_table(trials: Sequence[TrialView]) -> RenderableType:
             "–" if trial.value is None else f"{trial.value:.4g}",
             "–" if trial.best_epoch is None else str(trial.best_epoch + 1),
             numbers.seconds(trial.train_seconds),
-            numbers.in_words(chosen.get(trial.id, {}), without=common),
+            numbers.in_words(chosen.get(trial.id, {}), without=hidden),
         )
     return Group(table, Text(_shared(common), style="dim"))
 
@@ -224,7 +248,8 @@ def trials_table(trials: Sequence[TrialView]) -> RenderableType:
 def trial_rows(trials: Iterable[TrialView]) -> Iterator[Row]:
     """One row per trial, flat but for the configuration and the test scores."""
     for trial in trials:
-        rate = None if trial.configuration is None else trial.configuration.learning_rate
+        trained = trial.configuration if trial.phase != "range_test" else None  # which sweeps rates of its own
+        rate = None if trained is None else trained.learning_rate
         yield {**trial.model_dump(mode="json"), "learning_rate": rate}
 
 
@@ -245,6 +270,7 @@ def schedule_lines(schedule: ScheduleInfo) -> Iterator[RenderableType]:
     yield Text.assemble((schedule.type, "bold"), f" ({schedule.loop} loop)")
     yield schedule.description
     yield f"\n{schedule.formula}\nsource: {schedule.source}"
+    yield f"\nwhen it helps: {schedule.helps}\npitfalls: {schedule.pitfalls}"
     table = _table("parameter", "default", "searched by default", "what it is")
     for info in schedule.parameters:
         default = "" if info.default is None else numbers.short(info.default)

@@ -15,10 +15,11 @@ from rich.table import Table
 from rich.text import Text
 
 from arena_cli import numbers
-from arena_cli.tables import BOX, board_table, board_title, done, measure, rank
+from arena_cli.tables import BOX, board_table, board_title, done, measure, range_test_line, rank
 from studies.client import Client
 from studies.errors import Refused, Unreachable
 from studies.protocol import ArmProgress, Board, Leaderboard, LeaderboardEntry, StudyView
+from studies.trial import TERMINAL
 
 POLL_SECONDS = 0.5
 LINE_SECONDS = 10.0
@@ -147,11 +148,12 @@ def _drawing(snapshot: Snapshot) -> RenderableType:
         _progress_table(task, [arm for arm in study.arms if arm.task == task], boards.get(task)) for task in study.tasks
     ]
     warnings = [Text(f"! {warning}", style="yellow") for warning in study.warnings]
-    return Group(head, *tables, *warnings)
+    return Group(head, *(Text(range_test_line(test)) for test in study.range_tests), *tables, *warnings)
 
 
 def _progress_table(task: str, arms: Sequence[ArmProgress], board: Board | None) -> RenderableType:
-    entries = {entry.schedule: entry for entry in board.entries} if board is not None else {}
+    ranked = board.entries if board is not None else []
+    entries = {schedule: entry for entry in ranked for schedule in (entry.schedule, *entry.same_as)}
     places = numbers.decimals(board.entries) if board is not None else 4
     title = task if board is None else board_title(board)
     table = Table(box=BOX, collapse_padding=True)
@@ -197,7 +199,7 @@ class Lines:
         self._state = ""
         self._said = ""
         self._said_at = 0.0
-        self._warned: set[str] = set()
+        self._told: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -209,10 +211,11 @@ class Lines:
 
     def show(self, snapshot: Snapshot) -> None:
         """Say how far the study is, if that is news."""
-        for warning in snapshot.study.warnings:
-            if warning not in self._warned:
-                self._warned.add(warning)
-                self.note(f"! {warning}")
+        found = [range_test_line(test) for test in snapshot.study.range_tests if test.found is not None]
+        for news in (*found, *(f"! {warning}" for warning in snapshot.study.warnings)):
+            if news not in self._told:
+                self._told.add(news)
+                self.note(news)
         line = progress_line(snapshot)
         now = time.monotonic()
         due = line != self._said and now - self._said_at >= LINE_SECONDS
@@ -226,9 +229,15 @@ class Lines:
 
 
 def progress_line(snapshot: Snapshot) -> str:
-    """`digits: running; search 12/72; confirm 0/45; leading: cosine, val_accuracy 0.9722`."""
+    """`digits: running; search 12/72; confirm 0/45; leading: cosine, val_accuracy 0.9722`.
+
+    Range tests are told of as long as one has not ended: `range test 0/1`.
+    """
     study = snapshot.study
     parts = [f"{study.name}: {study.state}"]
+    tests = [test.state in TERMINAL for test in study.range_tests]
+    if not all(tests):
+        parts.append(f"range test {sum(tests)}/{len(tests)}")
     search = [*(arm.search for arm in study.arms), *study.unassigned.values()]
     for name, counts in (("search", search), ("confirm", [arm.confirm for arm in study.arms])):
         planned = sum(sum(count.values()) for count in counts)

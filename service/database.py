@@ -55,7 +55,7 @@ def migrate(engine: Engine) -> None:
     scripts = ScriptDirectory.from_config(config)
     known = {script.revision for script in scripts.walk_revisions()}
     try:
-        with writing(engine) as connection:
+        with _remaking_tables(engine) as connection:
             current = MigrationContext.configure(connection).get_current_revision()
             if current is not None and current not in known:
                 raise DatabaseError(
@@ -65,6 +65,7 @@ def migrate(engine: Engine) -> None:
             if current != scripts.get_current_head():
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
+                _check_references(connection)
     except OperationalError as error:
         raise DatabaseError(f"the database {engine.url} cannot be opened: {error.orig}") from error
 
@@ -81,6 +82,35 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that may write: commits at the end, rolls back on any error."""
     with engine.connect().execution_options(writing=True) as connection, connection.begin():
         yield connection
+
+
+@contextmanager
+def _remaking_tables(engine: Engine) -> Iterator[Connection]:
+    """A writing transaction in which dropping a table deletes nothing of the tables that refer to it.
+
+    SQLite changes a constraint by making the table anew. With foreign keys on, dropping the old one would delete
+    its rows first, and ON DELETE CASCADE those of its children; they can be switched outside transactions only.
+    """
+    with engine.connect().execution_options(writing=True) as connection:
+        sqlite_connection = connection.connection.cursor()
+        sqlite_connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            sqlite_connection.execute("PRAGMA foreign_keys = ON")
+            sqlite_connection.close()
+
+
+def _check_references(connection: Connection) -> None:
+    """Raise DatabaseError, before anything is committed, if a row refers to one that is not there."""
+    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+    if broken:
+        tables = ", ".join(sorted({str(row[0]) for row in broken}))
+        raise DatabaseError(
+            f"the database {connection.engine.url} was not changed: {len(broken)} rows of {tables} refer to rows "
+            "that are not there; restore it from a copy"
+        )
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, func, select, true, update
+from sqlalchemy import Connection, Engine, and_, case, func, not_, or_, select, true, update
 from sqlalchemy.exc import OperationalError
 
-from service import queue
+from service import queue, range_tests
 from service.clock import SECOND, Clock, Instant, system_clock
 from service.database import ChangeSignal, insert_new, reading, writing
 from service.queue import WORKER_SILENCE_SECONDS
@@ -45,6 +45,9 @@ LEAD_SECONDS = 5.0
 """How long a silent director is still taken for the leader."""
 
 LaneKey = tuple[int, str, str]
+
+_TURN = case({"range_test": 0, "search": 1, "confirm": 2}, value=trials.c.phase)
+"""Within a study, range tests are filled in first, since searches wait for them; confirm runs last."""
 
 
 class LeadLost(Exception):
@@ -205,7 +208,7 @@ class Director:
     # --- phases
 
     def _advance_phases(self, now: Instant) -> None:
-        """Confirm arms whose search has ended, and finish studies all of whose arms are done."""
+        """Judge range tests, confirm arms whose search has ended, and finish studies all of whose arms are done."""
         with reading(self._engine) as connection:
             open_studies = connection.execute(
                 select(studies.c.id, studies.c.name, studies.c.revision, studies.c.definition).where(
@@ -223,6 +226,8 @@ class Director:
                 if connection.execute(still_open.with_for_update()).first() is None:
                     continue  # cancelled since: its trials have ended, but not by being run
                 definition = read_definition(study.definition)
+                if definition.has_range_tests:
+                    range_tests.judge(connection, study.id)
                 if definition.search.allocation == "equal":
                     _end_searches_of_arms(connection, study.id, definition, now)
                 else:
@@ -420,10 +425,11 @@ def _wanted(connection: Connection, now: Instant) -> list[Planned]:
                 trials.c.state == TrialState.PLANNED,
                 running,
                 boards.c.metric.is_not(None),
+                or_(trials.c.phase == "range_test", not_(boards.c.awaits_range_test)),
                 trials.c.task.in_(tasks),
                 trials.c.id.not_in([trial.id for trial in chosen]),
             )
-            .order_by(trials.c.study_id, trials.c.phase.desc(), trials.c.number, trials.c.id)  # searches first
+            .order_by(trials.c.study_id, _TURN, trials.c.number, trials.c.id)
             .limit(free)
         )
         chosen += [Planned(**row._mapping) for row in rows]

@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Select, String, and_, cast, fu
 from service import history
 from service.clock import SECOND, Instant
 from service.database import insert_new
-from service.tables import arms, attempts, boards, studies, tasks, trials, workers
+from service.tables import attempts, boards, studies, tasks, trials, workers
 from studies.configuration import Configuration
 from studies.definition import StudyDefinition, read_definition
 from studies.protocol import Answer, Assignment, ClaimRequest, TrialRelease
@@ -168,7 +168,6 @@ def _assignments(connection: Connection, request: ClaimRequest, now: Instant) ->
     rows = connection.execute(
         select(
             trials,
-            arms.c.schedule,
             boards.c.metric,
             boards.c.direction,
             studies.c.id.label("study"),
@@ -176,7 +175,6 @@ def _assignments(connection: Connection, request: ClaimRequest, now: Instant) ->
             studies.c.definition,
         )
         .join(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
-        .join(arms, arms.c.id == trials.c.arm_id)
         .join(boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task))
         .join(studies, studies.c.id == trials.c.study_id)
         .where(_of_request(request), trials.c.state == TrialState.RUNNING)
@@ -185,6 +183,7 @@ def _assignments(connection: Connection, request: ClaimRequest, now: Instant) ->
     assignments = []
     for row in rows:
         definition = read_definition(row.definition)
+        configuration = Configuration.model_validate(row.configuration)
         assignments.append(
             Assignment(
                 trial_id=row.id,
@@ -193,12 +192,12 @@ def _assignments(connection: Connection, request: ClaimRequest, now: Instant) ->
                 lease_seconds=max(row.lease_expires_at - now, 0) / SECOND,
                 study=row.study_name,
                 task=row.task,
-                schedule=row.schedule,
+                schedule=str(configuration.schedule["type"]),
                 phase=row.phase,
                 number=row.number,
                 seed=row.seed,
                 epochs=definition.epochs,
-                configuration=Configuration.model_validate(row.configuration),
+                configuration=configuration,
                 metric=row.metric,
                 direction=row.direction,
                 at=definition.objective.at,

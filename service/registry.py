@@ -8,13 +8,22 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from service import queue
+from service import queue, range_tests
 from service.clock import SECOND, Instant, iso, iso_or_none
 from service.queue import WORKER_SILENCE_SECONDS
 from service.tables import JOINT_LANE, arms, attempts, boards, studies, tasks, trials, workers
 from studies.definition import StudyDefinition, read_definition
 from studies.errors import ForbiddenTransition, NameTaken, NotFound, suggestion
-from studies.protocol import ArmProgress, StudyState, StudySummary, StudyView, TaskView, WorkerView
+from studies.protocol import (
+    ArmProgress,
+    RangeTestDetail,
+    RangeTestView,
+    StudyState,
+    StudySummary,
+    StudyView,
+    TaskView,
+    WorkerView,
+)
 from studies.seeds import training_seed
 from studies.tasks import BUILT_IN_TASKS, TaskManifest
 from studies.trial import TERMINAL, TrialState
@@ -28,7 +37,8 @@ _CHUNK_ROWS = 5_000
 def accept(connection: Connection, definition: StudyDefinition, now: Instant) -> tuple[int, bool]:
     """The study of this definition, and whether it was created just now.
 
-    A study is created with its boards, its arms and all trials of the search phase, planned.
+    A study is created with its boards, its arms, its range tests if it has any, and all trials of the search
+    phase, planned.
     Raises NameTaken if another definition has the name.
     """
     written = definition.model_dump(mode="json")
@@ -50,7 +60,13 @@ def accept(connection: Connection, definition: StudyDefinition, now: Instant) ->
     for position, task in enumerate(definition.tasks):
         manifest = announced.get(task) or BUILT_IN_TASKS.get(task)
         connection.execute(
-            boards.insert().values(study_id=study_id, task=task, position=position, **objective(definition, manifest))
+            boards.insert().values(
+                study_id=study_id,
+                task=task,
+                position=position,
+                awaits_range_test=definition.has_range_tests,
+                **objective(definition, manifest),
+            )
         )
     connection.execute(
         arms.insert(),
@@ -67,6 +83,8 @@ def accept(connection: Connection, definition: StudyDefinition, now: Instant) ->
             for position, entry in enumerate(definition.schedules)
         ],
     )
+    if definition.has_range_tests:
+        connection.execute(trials.insert(), range_tests.planned(definition, study_id, now))
     rows = _search_trials(connection, study_id, definition, now)
     while chunk := list(islice(rows, _CHUNK_ROWS)):
         connection.execute(trials.insert(), chunk)
@@ -190,13 +208,15 @@ def view(connection: Connection, name: str) -> StudyView:
         .group_by(trials.c.task, trials.c.arm_id, trials.c.phase, trials.c.state)
     ):
         state = TrialState(count.state)
+        total[state] = total.get(state, 0) + count.n
+        if count.phase == "range_test":  # of no arm, and never of one
+            continue
         target = (
             unassigned.setdefault(count.task, {})
             if count.arm_id is None
             else per_arm.setdefault((count.arm_id, count.phase), {})
         )
         target[state] = count.n
-        total[state] = total.get(state, 0) + count.n
     progress = [
         ArmProgress(
             task=arm.task,
@@ -214,16 +234,23 @@ def view(connection: Connection, name: str) -> StudyView:
     ]
     waiting = _waiting_tasks(connection).get(row.id, [])
     summary = _summary(row, total, waiting)
+    tests = range_tests.views(connection, row.id)
     return StudyView(
         **summary.model_dump(),
         definition=definition.model_dump(mode="json"),
+        range_tests=tests,
         arms=progress,
         unassigned=unassigned,
         warnings=[
             *([f"the service paused this study: {row.paused_because}"] if row.paused_because else []),
-            *_warnings(connection, row.state, definition, progress, waiting),
+            *_warnings(connection, row.state, definition, progress, waiting, tests),
         ],
     )
+
+
+def range_test(connection: Connection, name: str, task: str | None) -> RangeTestDetail:
+    """The range test of a study's task, with its curve. Raises NotFound, and InvalidMessage as `detail` does."""
+    return range_tests.detail(connection, study_id(connection, name), name, task)
 
 
 def _summary(row: Any, counts: Mapping[str, int], waiting: Sequence[str]) -> StudySummary:
@@ -263,8 +290,9 @@ def _warnings(
     definition: StudyDefinition,
     progress: Sequence[ArmProgress],
     waiting: Sequence[str],
+    tests: Sequence[RangeTestView],
 ) -> list[str]:
-    warnings = []
+    warnings = [f"{test.task}: {test.failure}" for test in tests if test.failure]
     if definition.search.allocation == "explore":
         warnings.append(
             "explore: one search over all schedules together; it finds a good configuration fast but gives schedules "

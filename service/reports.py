@@ -11,7 +11,7 @@ from service import history, queue
 from service.clock import Instant
 from service.database import insert_new
 from service.queue import Held
-from service.tables import epochs, trials
+from service.tables import arms, epochs, trials
 from studies.errors import FieldError, InvalidMessage
 from studies.protocol import (
     Answer,
@@ -22,6 +22,7 @@ from studies.protocol import (
     TrialReport,
     TrialResult,
 )
+from studies.schedules import schedule_class
 from studies.trial import Score, TrialState, score
 
 LARGEST_VALUE = 1e100
@@ -42,9 +43,10 @@ def accept_reports(connection: Connection, request: ReportRequest, now: Instant,
 
 
 def accept_results(connection: Connection, request: ResultRequest, now: Instant) -> list[Answer]:
-    """Finish trials: store the remaining epochs, the scores and the outcome.
+    """Finish trials: store the remaining epochs, the scores and the outcome; of a range test its curve.
 
-    Raises InvalidMessage, and changes nothing, if an epoch is missing or the scores are not all there.
+    Raises InvalidMessage, and changes nothing, if an epoch is missing or the scores are not all there, and if a
+    range test brings no curve or anything else does.
     """
     holds = queue.hold(connection, _tokens(request.trials))
     held = [(item, h) for item in request.trials if isinstance(h := holds[item.trial_id], Held)]
@@ -110,6 +112,8 @@ def _store_epochs(connection: Connection, held: Sequence[tuple[TrialReport | Tri
 def _objective(item: TrialReport | TrialResult, record: EpochRecord, held: Held) -> float | None:
     """The objective of an epoch. Raises InvalidMessage for an epoch that cannot be this trial's."""
     where = f"trial {item.trial_id}, epoch {record.epoch}"
+    if held.phase == "range_test":
+        raise InvalidMessage([FieldError("epochs", record.epoch, f"{where}: a range test has no epochs")])
     if record.epoch >= held.definition.epochs:
         last = held.definition.epochs - 1
         raise InvalidMessage([FieldError("epochs.epoch", record.epoch, f"{where}: the study's last epoch is {last}")])
@@ -120,6 +124,38 @@ def _objective(item: TrialReport | TrialResult, record: EpochRecord, held: Held)
 
 
 def _finish(connection: Connection, item: TrialResult, held: Held, now: Instant) -> None:
+    result = _swept(item, held) if held.phase == "range_test" else _trained(connection, item, held)
+    values = {
+        **result,
+        "lease_expires_at": None,
+        "train_seconds": item.train_seconds,
+        "steps_per_epoch": item.steps_per_epoch,
+        "finished_at": now,
+        "revision": history.advance(connection, held.study_id),
+    }
+    connection.execute(update(trials).where(trials.c.id == held.trial_id).values(**values))
+    queue.end_attempt(connection, held.trial_id, held.attempt, values["state"], now, reason=values["reason"])
+    queue.free_slot(connection, held.worker_id)
+
+
+def _swept(item: TrialResult, held: Held) -> dict[str, Any]:
+    """The result of a range test. What it says about the base rate is for the director to judge."""
+    if item.test_best is not None or item.test_last is not None:
+        field = "test_last" if item.test_best is None else "test_best"
+        raise InvalidMessage([FieldError(field, None, f"trial {item.trial_id} is a range test, which has no scores")])
+    completed = item.outcome == "completed"
+    if completed != (item.range_curve is not None):
+        message = f"trial {item.trial_id} is a range test: it must bring its curve if it is completed, and only then"
+        raise InvalidMessage([FieldError("range_curve", None, f"{message} (its outcome is {item.outcome})")])
+    curve = None if item.range_curve is None else item.range_curve.model_dump(mode="json")
+    return {"state": TrialState(item.outcome), "reason": item.reason, "range_curve": curve}
+
+
+def _trained(connection: Connection, item: TrialResult, held: Held) -> dict[str, Any]:
+    """The result of a training run."""
+    if item.range_curve is not None:
+        message = f"trial {item.trial_id} is of the {held.phase} phase: only a range test has a curve"
+        raise InvalidMessage([FieldError("range_curve", None, message)])
     run = _score(connection, item, held)
     at_best = held.definition.objective.at == "best_validation"
     value = run.best if at_best else run.last
@@ -129,9 +165,9 @@ def _finish(connection: Connection, item: TrialResult, held: Held, now: Instant)
     outcome, reason = TrialState(item.outcome), item.reason
     if outcome == TrialState.COMPLETED and (value is None or (held.phase == "confirm" and test_value is None)):
         outcome, reason = TrialState.DIVERGED, f"{held.metric} was not finite at the epoch that counts"
-    values: dict[str, Any] = {
+    return {
         "state": outcome,
-        "lease_expires_at": None,
+        "reason": reason,
         "value": value,
         "best_value": run.best,
         "best_epoch": run.best_epoch,
@@ -142,14 +178,7 @@ def _finish(connection: Connection, item: TrialResult, held: Held, now: Instant)
         "test_value_last": test_last,
         "test_best": item.test_best,
         "test_last": item.test_last,
-        "train_seconds": item.train_seconds,
-        "reason": reason,
-        "finished_at": now,
-        "revision": history.advance(connection, held.study_id),
     }
-    connection.execute(update(trials).where(trials.c.id == held.trial_id).values(**values))
-    queue.end_attempt(connection, held.trial_id, held.attempt, outcome, now, reason=reason)
-    queue.free_slot(connection, held.worker_id)
 
 
 def _score(connection: Connection, item: TrialResult, held: Held) -> Score:
@@ -160,7 +189,8 @@ def _score(connection: Connection, item: TrialResult, held: Held) -> Score:
     ).all()
     expected = rows[-1].epoch + 1 if rows else 0
     if item.outcome == "completed":
-        expected = max(expected, 1 if held.definition.early_stopping else held.definition.epochs)
+        ended_early = expected < held.definition.epochs and _may_end_early(connection, held)
+        expected = max(expected, 1 if ended_early else held.definition.epochs)
     missing = sorted(set(range(expected)) - {row.epoch for row in rows})
     if missing:
         shown = ", ".join(map(str, missing[:10]))
@@ -174,6 +204,13 @@ def _score(connection: Connection, item: TrialResult, held: Held) -> Score:
             ]
         )
     return score([(row.epoch, row.value) for row in rows], held.direction)
+
+
+def _may_end_early(connection: Connection, held: Held) -> bool:
+    if held.definition.early_stopping is not None:
+        return True
+    of_trial = select(arms.c.schedule).join(trials, trials.c.arm_id == arms.c.id).where(trials.c.id == held.trial_id)
+    return schedule_class(connection.execute(of_trial).scalar_one()).stops_early
 
 
 def _test_value(field: Literal["test_best", "test_last"], item: TrialResult, held: Held) -> float | None:

@@ -40,6 +40,8 @@ metadata = MetaData(
 
 JOINT_LANE = "*"
 """The lane of search trials whose schedule the sampler chooses (`explore`)."""
+RANGE_TEST_LANE = "-"
+"""The lane of range tests, which belong to no search."""
 
 _Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only as INTEGER
 _Instant = BigInteger
@@ -75,8 +77,17 @@ boards = Table(
     # Unknown until the task is: a study may be posted before any worker announces its task.
     Column("metric", String(100)),
     Column("direction", String(10)),
+    # With `learning_rate: auto` no search trial is filled in before the task's range test has been judged. What it
+    # found is kept beside the spaces that it set; where it found nothing, why the optimizer's default range stays.
+    Column("awaits_range_test", Boolean, nullable=False, server_default=false()),
+    Column("range_test", JSON(none_as_null=True)),
+    Column("range_test_failure", Text, nullable=False, server_default=""),
     CheckConstraint("direction IN ('maximize', 'minimize')", name="direction"),
     CheckConstraint("(metric IS NULL) = (direction IS NULL)", name="metric"),
+    CheckConstraint(
+        "NOT awaits_range_test OR (range_test IS NULL AND range_test_failure = '')", name="awaited_range_test"
+    ),
+    CheckConstraint("range_test IS NULL OR range_test_failure = ''", name="range_test"),
 )
 
 arms = Table(
@@ -101,11 +112,11 @@ trials = Table(
     Column("id", _Id, primary_key=True),
     Column("study_id", _Id, nullable=False),
     Column("task", String(100), nullable=False),
-    # Which search a trial belongs to: its schedule, or `*` where the sampler chooses the schedule.
+    # Which search a trial belongs to: its schedule, `*` where the sampler chooses the schedule, `-` for none.
     Column("lane", String(50), nullable=False),
     Column("phase", String(10), nullable=False),
     Column("number", Integer, nullable=False),
-    # Empty only while the sampler has yet to choose the schedule.
+    # Empty only while the sampler has yet to choose the schedule, and for range tests.
     Column("arm_id", _Id, ForeignKey("arms.id", ondelete="CASCADE")),
     Column("seed", BigInteger, nullable=False),
     Column("state", String(10), nullable=False),
@@ -134,6 +145,8 @@ trials = Table(
     Column("test_best", JSON(none_as_null=True)),
     Column("test_last", JSON(none_as_null=True)),
     Column("train_seconds", Float),
+    Column("steps_per_epoch", Integer),
+    Column("range_curve", JSON(none_as_null=True)),  # what a range test saw: studies.range_test.RangeCurve
     Column("reason", Text, nullable=False, server_default=""),
     Column("revision", BigInteger),
     Column("created_at", _Instant, nullable=False),
@@ -143,11 +156,13 @@ trials = Table(
     UniqueConstraint("study_id", "task", "lane", "phase", "number"),
     ForeignKeyConstraint(["study_id", "task"], ["boards.study_id", "boards.task"], ondelete="CASCADE"),
     CheckConstraint(_one_of("state", [str(state) for state in TrialState]), name="state"),
-    CheckConstraint("phase IN ('search', 'confirm')", name="phase"),
+    CheckConstraint("phase IN ('range_test', 'search', 'confirm')", name="phase"),
     CheckConstraint("(state = 'running') = (lease_expires_at IS NOT NULL)", name="one_live_lease"),
     CheckConstraint("state <> 'running' OR (token IS NOT NULL AND worker_id IS NOT NULL)", name="lease_has_holder"),
     CheckConstraint("state IN ('planned', 'cancelled') OR configuration IS NOT NULL", name="configured"),
-    CheckConstraint("configuration IS NULL OR arm_id IS NOT NULL", name="configured_in_arm"),
+    CheckConstraint("configuration IS NULL OR (phase = 'range_test') = (arm_id IS NULL)", name="configured_in_arm"),
+    CheckConstraint("(range_curve IS NOT NULL) = (phase = 'range_test' AND state = 'completed')", name="range_curve"),
+    CheckConstraint("steps_per_epoch > 0", name="steps_per_epoch"),
     CheckConstraint(
         "(state IN ('planned', 'ready', 'running')) = (finished_at IS NULL)"
         " AND (finished_at IS NULL) = (revision IS NULL)",

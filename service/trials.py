@@ -95,6 +95,7 @@ def _view(row: Any) -> TrialView:
         test_best=row.test_best,
         test_last=row.test_last,
         train_seconds=row.train_seconds,
+        steps_per_epoch=row.steps_per_epoch,
         reason=row.reason,
         attempts=row.attempt,
         crashed=row.crashed,

@@ -12,6 +12,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from studies.definition import StudyDefinition
 from studies.errors import Refused, Unreachable
+from studies.preview import Preview, PreviewRequest
 from studies.protocol import (
     API_PREFIX,
     Answers,
@@ -20,6 +21,7 @@ from studies.protocol import (
     EpochPage,
     EpochView,
     Leaderboard,
+    RangeTestDetail,
     ReleaseRequest,
     ReportRequest,
     ResultRequest,
@@ -29,6 +31,7 @@ from studies.protocol import (
     TrialDetail,
     TrialPage,
     TrialView,
+    Winner,
     WorkerView,
 )
 from studies.schedules import ScheduleInfo
@@ -121,6 +124,11 @@ class Client:
             yield from page.epochs
             cursor = page.next_cursor
 
+    def range_test(self, study: str, task: str | None = None) -> RangeTestDetail:
+        """The range test of a study's task, with its curve; the task may be left out if there is only one."""
+        params = {} if task is None else {"task": task}
+        return self._call(RangeTestDetail, "GET", f"/studies/{_segment(study)}/range-test", params=params)
+
     def leaderboard(self, *, study: str | None = None, task: str | None = None) -> Leaderboard:
         """The ranking within a study, or on a task across all studies; give one of the two."""
         if (study is None) == (task is None):
@@ -128,6 +136,15 @@ class Client:
         if study is not None:
             return self._call(Leaderboard, "GET", f"/studies/{_segment(study)}/leaderboard")
         return self._call(Leaderboard, "GET", "/leaderboard", params={"task": task})
+
+    def winner(self, *, study: str | None = None, task: str | None = None) -> Winner:
+        """The winner on a task across all studies, or within a study, with the code to take home.
+
+        The task may be left out if the study has only one.
+        """
+        given = {"study": study, "task": task}
+        params = {name: value for name, value in given.items() if value is not None}
+        return self._call(Winner, "GET", "/leaderboard/winner", params=params)
 
     # --- what there is
 
@@ -138,6 +155,10 @@ class Client:
     def schedule(self, name: str) -> ScheduleInfo:
         """One schedule of the catalogue."""
         return self._call(ScheduleInfo, "GET", f"/schedules/{_segment(name)}")
+
+    def preview(self, request: PreviewRequest) -> Preview:
+        """The rates of a schedule at given parameters, step by step."""
+        return self._call(Preview, "POST", "/schedules/preview", json=request.model_dump(mode="json"))
 
     def tasks(self) -> list[TaskView]:
         """The tasks that workers have announced."""

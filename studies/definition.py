@@ -23,14 +23,23 @@ from pydantic import (
     model_validator,
 )
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic_core import CoreSchema, PydanticCustomError
 
+from studies.configuration import Configuration
 from studies.errors import FieldError, InvalidDefinition, suggestion
 from studies.optimizers import OPTIMIZERS
-from studies.parameters import check_domain, check_parameters, complete_space, parameter_fields, write_domain
+from studies.parameters import (
+    OwnParameters,
+    check_domain,
+    check_parameters,
+    complete_space,
+    parameter_fields,
+    write_domain,
+)
 from studies.schedules import CATALOGUE, DEFAULT_SCHEDULES
+from studies.schedules.expression import without_rates
 from studies.schedules.plateau import direction as better
-from studies.space import Domain, FlatSpace, Space
+from studies.space import Domain, FlatSpace, Space, overlap
 from studies.tasks import Direction, TaskName
 
 Allocation = Literal["equal", "explore"]
@@ -39,6 +48,9 @@ At = Literal["best_validation", "last"]
 
 MAX_TRIALS = 50_000
 """No study may plan more trials than this, all arms and phases together."""
+
+AUTO = "auto"
+"""A base rate that is searched over the range that a range test of each task finds."""
 
 MAX_FIELDS = 100
 """At most so many bad fields are told of at once."""
@@ -61,6 +73,14 @@ _DOMAIN_SCHEMA: JsonSchemaValue = {
     ]
 }
 
+_OWN_SCHEMA: JsonSchemaValue = {
+    "anyOf": [
+        {"type": "number", "title": "a fixed value"},
+        {"type": "array", "minItems": 1, "maxItems": 100, "items": {"type": "number"}, "title": "a choice"},
+        _DOMAIN_SCHEMA["anyOf"][2],
+    ]
+}
+
 
 def _searchable(annotation: Any, *, optional: bool = False) -> Any:
     return Annotated[
@@ -71,7 +91,28 @@ def _searchable(annotation: Any, *, optional: bool = False) -> Any:
     ]
 
 
+def _rate_domain(raw: object) -> object:
+    if raw is None or raw == AUTO:
+        return raw
+    if isinstance(raw, str):
+        raise ValueError(f"input should be a valid number, a list of them, a range, or {AUTO}")
+    return check_domain(_LearningRate, raw)
+
+
 _LearningRate = Annotated[float, Field(gt=0, le=1e4)]
+_BaseRate = Annotated[
+    Domain | Literal["auto"] | None,
+    BeforeValidator(_rate_domain),
+    PlainSerializer(lambda rate: rate if rate is None or rate == AUTO else write_domain(rate)),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                *_DOMAIN_SCHEMA["anyOf"],
+                {"const": AUTO, "title": "the range that a range test of each task finds"},
+            ]
+        }
+    ),
+]
 _Warmup = Annotated[float, Field(ge=0, le=0.9)]
 _BatchSize = Annotated[int, Field(ge=1, le=1_000_000)]
 _WeightDecay = Annotated[float, Field(ge=0, le=10)]
@@ -126,7 +167,7 @@ class _Typed(_Part):
                         "type": "object",
                         "title": name,
                         "required": ["type"],
-                        "additionalProperties": False,
+                        "additionalProperties": _OWN_SCHEMA if issubclass(model, OwnParameters) else False,
                         "properties": {
                             "type": {"const": name},
                             **dict.fromkeys(parameter_fields(model), _DOMAIN_SCHEMA),
@@ -222,7 +263,7 @@ class StudyDefinition(_Part):
     optimizer: OptimizerEntry = Field(
         default_factory=lambda: OptimizerEntry.model_validate({"type": "sgd", "momentum": 0.9})
     )
-    learning_rate: _searchable(_LearningRate, optional=True) = None  # type: ignore[valid-type]
+    learning_rate: _BaseRate = None
     warmup: _searchable(_Warmup) = Field(  # type: ignore[valid-type]
         default=0.0, validate_default=True, description="fraction of training"
     )
@@ -249,27 +290,75 @@ class StudyDefinition(_Part):
         if self.planned_trials > MAX_TRIALS:
             raise ValueError(
                 f"a study may plan at most {MAX_TRIALS:,} trials, and this one plans {self.planned_trials:,} "
-                "(tasks * schedules * (search.trials_per_schedule + confirm.seeds))"
+                "(tasks * schedules * (search.trials_per_schedule + confirm.seeds)"
+                f"{', and a range test per task' if self.has_range_tests else ''})"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _no_contender_twice(self) -> StudyDefinition:
+        bad: list[FieldError] = []
+        named = [entry.type for entry in self.schedules]
+        for index, entry in enumerate(self.schedules):
+            alias, general = CATALOGUE[entry.type], CATALOGUE[entry.type].alias_of
+            if general is None or general not in named:
+                continue
+            if overlap(alias.in_terms_of_alias(self._shape(entry)), self._shape(self.schedules[named.index(general)])):
+                message = (
+                    f"{entry.type} is {general} in other words, and the {general} of this study covers it: "
+                    "leave one out, or give them parameters under which they differ"
+                )
+                bad.append(FieldError(f"schedules[{index}]", entry.type, message))
+        if bad:
+            raise PydanticCustomError("fields", "{count} aliases", {"count": len(bad), "fields": bad})
+        return self
+
+    @model_validator(mode="after")
+    def _formulas_give_rates(self) -> StudyDefinition:
+        bad = [
+            FieldError(f"schedules[{index}].expr", formula, reason)
+            for index, entry in enumerate(self.schedules)
+            if entry.type == "expression"
+            for formula, reason in without_rates(self.arm_space(entry.type), self.epochs)
+        ]
+        if bad:
+            raise PydanticCustomError("fields", "{count} formulas", {"count": len(bad), "fields": bad})
         return self
 
     @property
     def planned_trials(self) -> int:
         """The number of trials of all arms and phases, at the most."""
         per_arm = self.search.trials_per_schedule + self.confirm.seeds
-        return len(self.tasks) * len(self.schedules) * per_arm
+        return len(self.tasks) * (len(self.schedules) * per_arm + self.has_range_tests)
+
+    @property
+    def has_range_tests(self) -> bool:
+        """Whether a range test of each task goes before its search, to find the range of the base rate."""
+        return self.learning_rate == AUTO
+
+    def range_test_configuration(self) -> Configuration:
+        """What a range test trains with: each searched parameter at the middle of its domain, no warm-up.
+
+        Of a choice the middle is the one in the middle of its list. The base rate only fills its place: the test
+        sweeps rates of its own. So does the constant schedule.
+        """
+        values = {name: domain.at(0.5) for name, domain in self.arm_space(self.schedules[0].type).domains.items()}
+        shared = {name: value for name, value in values.items() if not name.startswith("schedule.")}
+        return Configuration.from_flat("constant", self.optimizer.type, {**shared, "warmup": 0.0})
 
     def arm_space(self, schedule: str) -> FlatSpace:
         """The flat space of one schedule, with defaults filled in; the base rate comes first.
 
-        Names: `learning_rate`, `warmup`, `batch_size`, `weight_decay`, `optimizer.*`, `schedule.*`.
+        Names: `learning_rate`, `warmup`, `batch_size`, `weight_decay`, `optimizer.*`, `schedule.*`. With `auto`
+        the base rate has the optimizer's default range, which a range test replaces.
         """
         entry = next(entry for entry in self.schedules if entry.type == schedule)
         optimizer = OPTIMIZERS[self.optimizer.type]
         own = complete_space(optimizer, self.optimizer.parameters, self.epochs)
-        shape = complete_space(CATALOGUE[schedule], entry.parameters, self.epochs)
+        shape = self._shape(entry)
+        rate = self.learning_rate
         domains: Space = {
-            "learning_rate": self.learning_rate or optimizer.learning_rate,
+            "learning_rate": optimizer.learning_rate if rate is None or isinstance(rate, str) else rate,
             "warmup": self.warmup,
             "batch_size": self.batch_size,
             "weight_decay": self.weight_decay or optimizer.weight_decay,
@@ -277,6 +366,10 @@ class StudyDefinition(_Part):
             **{f"schedule.{name}": domain for name, domain in shape.items()},
         }
         return FlatSpace(schedule=schedule, domains=domains)
+
+    def _shape(self, entry: ScheduleEntry) -> Space:
+        """The domains of a schedule's own parameters, defaults filled in."""
+        return complete_space(CATALOGUE[entry.type], entry.parameters, self.epochs)
 
 
 def read_definition(raw: object) -> StudyDefinition:
@@ -295,8 +388,9 @@ def field_errors(error: ValidationError) -> list[FieldError]:
     for item in error.errors(include_url=False)[:MAX_FIELDS]:
         path = _path(item["loc"])
         if item["type"] == "fields":
+            inside = f"{path}." if item["loc"] else ""
             found += [
-                FieldError(f"{path}.{field.field}", field.value, field.message) for field in item["ctx"]["fields"]
+                FieldError(f"{inside}{field.field}", field.value, field.message) for field in item["ctx"]["fields"]
             ]
         elif item["type"] == "extra_forbidden":
             found.append(FieldError(path, item["input"], _unknown_field(item["loc"])))

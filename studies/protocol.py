@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studies.configuration import Configuration
 from studies.definition import At, EarlyStopping
+from studies.range_test import RangeCurve, RangeTest
 from studies.tasks import Direction, TaskManifest, TaskName
 from studies.trial import Phase, TrialState
 
@@ -70,6 +71,8 @@ class ClaimRequest(Message):
 class Assignment(Message):
     """One trial on lease: all that is needed to run it, and the token under which to report.
 
+    In the range_test phase the model is not trained for `epochs`, but swept once over rising rates, with the
+    configuration's optimizer and batch size; its base rate and its schedule, `constant`, only fill their places.
     lease_seconds: how long the lease lasts from the service's answer unless it is renewed.
     score_on_test: whether the test data is to be scored at the end (the confirm phase alone).
     """
@@ -161,6 +164,8 @@ class TrialResult(Message):
 
     test_best, test_last: metrics on the test data with the weights of the best validation epoch and of
     the last epoch, named without prefix (`loss`, `accuracy`); only where the assignment asked for them.
+    steps_per_epoch: optimizer steps in an epoch. range_curve: what a completed trial of the range_test phase
+    brings, and brings alone.
     """
 
     trial_id: TrialId
@@ -170,6 +175,8 @@ class TrialResult(Message):
     test_best: Scores | None = None
     test_last: Scores | None = None
     train_seconds: Seconds
+    steps_per_epoch: int | None = Field(default=None, ge=1, le=2**31 - 1)
+    range_curve: RangeCurve | None = None
     reason: Text = ""
 
 
@@ -225,10 +232,33 @@ class StudySummary(Message):
     trials_finished: int
 
 
+class RangeTestView(Message):
+    """The range test of one task, with `learning_rate: auto`.
+
+    found: what it says; `low` to `high` is the range of the base rate in the task's search. None until the test has
+    ended, and where it gave no range: `failure` then says why, and what is searched instead.
+    """
+
+    task: str
+    trial_id: int
+    state: TrialState
+    found: RangeTest | None
+    failure: str
+
+
+class RangeTestDetail(RangeTestView):
+    """A range test with its curve; None until the trial is completed."""
+
+    curve: RangeCurve | None
+
+
 class StudyView(StudySummary):
     """A study: its definition, how far each arm is, and what its owner should know."""
 
     definition: dict[str, Any]
+    range_tests: list[RangeTestView] = Field(
+        default=[], description="with `learning_rate: auto`: one per task, in the order of tasks"
+    )
     arms: list[ArmProgress]
     unassigned: dict[str, dict[TrialState, int]] = Field(
         default={}, description="in `explore`, per task: search trials whose schedule is not chosen yet"
@@ -249,7 +279,11 @@ class AttemptView(Message):
 
 
 class TrialView(Message):
-    """A trial. `value` is the validation objective at the epoch that counts (`objective.at`)."""
+    """A trial. `value` is the validation objective at the epoch that counts (`objective.at`).
+
+    schedule: None for a range test, and in `explore` until it is chosen. steps_per_epoch: None until the trial has
+    ended, and for trials of releases that did not tell it.
+    """
 
     id: int
     study: str
@@ -268,6 +302,7 @@ class TrialView(Message):
     test_best: dict[str, float | None] | None
     test_last: dict[str, float | None] | None
     train_seconds: float | None
+    steps_per_epoch: int | None = None
     reason: str
     attempts: int
     crashed: int
@@ -343,6 +378,9 @@ class LeaderboardEntry(Message):
     rank: int
     task: str
     schedule: str
+    same_as: list[str] = Field(
+        default=[], description="schedules of the study whose chosen settings applied the very same rates"
+    )
     study: str
     provisional: bool = Field(description="no confirm-phase result yet: ranked on the search value")
     mean: float | None
@@ -380,6 +418,38 @@ class Leaderboard(Message):
     notes: list[str]
     boards: list[Board]
     entries: list[LeaderboardEntry]
+
+
+class Winner(Message):
+    """The best schedule of a board, to take home: the evidence, and Python code that needs Keras alone.
+
+    entry: its row, with the configuration in `params`; tied: others that share its rank. epochs, steps_per_epoch,
+    warmup_steps: of its trainings; None where its trials did not tell. fingerprint: of the task, as its worker had it.
+    table: the rates of an open-loop schedule, step by step, in pieces (first step, c0, c1, c2, c3): from its first step
+    to that of the next piece, t steps later, the rate is c0 + c1 t + c2 t^2 + c3 t^3, zeros at the end left out;
+    None for a closed-loop schedule. notes: what should be known, in sentences.
+    keras: code that makes `optimizer` and `callbacks`. callback: code that makes `callbacks` for any compiled model;
+    None where the training is too long for a table.
+    """
+
+    task: str
+    metric: str
+    direction: Direction
+    at: At
+    provisional: bool
+    entry: LeaderboardEntry
+    runner_up: LeaderboardEntry | None
+    tied: list[str]
+    epochs: int
+    steps_per_epoch: int | None
+    warmup_steps: int | None
+    search_trial: int
+    confirm_trials: list[int]
+    fingerprint: str | None
+    table: list[list[int | float]] | None
+    notes: list[str]
+    keras: str
+    callback: str | None
 
 
 class FieldProblem(Message):

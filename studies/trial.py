@@ -10,7 +10,8 @@ from typing import Literal
 
 from studies.tasks import Direction
 
-Phase = Literal["search", "confirm"]
+Phase = Literal["range_test", "search", "confirm"]
+"""`range_test`: before the search of a task, where the definition says `learning_rate: auto`."""
 
 
 class TrialState(StrEnum):

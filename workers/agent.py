@@ -156,6 +156,8 @@ class _Run:
     def label(self) -> str:
         """The trial, for the log."""
         a = self.assignment
+        if a.phase == "range_test":
+            return f"{a.study}/{a.task} range test"
         return f"{a.study}/{a.task}/{a.schedule} {a.phase} trial {a.number}"
 
     def verdict(self, outcome: str) -> str:

@@ -13,8 +13,9 @@ import signal
 import socket
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +40,7 @@ from workers.pipe import (
 
 if TYPE_CHECKING:
     from workers.tasks import Problem, Task
+    from workers.training import TrialEnd
 
 REASON_CHARACTERS = 2000
 """How much of a reason's beginning is told."""
@@ -142,9 +144,7 @@ def versions() -> dict[str, str]:
 def run(
     assignment: Assignment, control: Control, tasks: dict[str, Task], problems: dict[str, Problem], pipe: Pipe
 ) -> None:
-    """Train one trial and tell the agent how it went; `problems` keeps the data of tasks already used."""
-    from workers.training import train
-
+    """Run one trial and tell the agent how it went; `problems` keeps the data of tasks already used."""
     token = assignment.token
 
     def report(record: EpochRecord) -> None:
@@ -153,7 +153,7 @@ def run(
     try:
         if assignment.task not in problems:
             problems[assignment.task] = tasks[assignment.task]()
-        end = train(assignment, problems[assignment.task], report, control)
+        end = _carry_out(assignment, problems[assignment.task], report, control)
     except TaskError as error:
         pipe.send(Ended(token=token, outcome="failed", reason=str(error)[:REASON_CHARACTERS]))
     except Exception as error:  # noqa: BLE001 - whatever it was, the next trial may do better
@@ -174,9 +174,32 @@ def run(
                 train_seconds=end.train_seconds,
                 test_best=end.test_best,
                 test_last=end.test_last,
+                steps_per_epoch=end.steps_per_epoch,
+                range_curve=end.range_curve,
                 reason=end.reason,
             )
         )
+
+
+def _carry_out(
+    assignment: Assignment, problem: Problem, report: Callable[[EpochRecord], None], control: Control
+) -> TrialEnd | None:
+    """Train, or, in the range_test phase, sweep the rates; None if the run was dropped.
+
+    A sweep that was told to stop has no part worth keeping.
+    """
+    from workers.training import TrialEnd, train
+
+    if assignment.phase != "range_test":
+        return train(assignment, problem, report, control)
+    from workers.range_test import range_test
+
+    started = time.perf_counter()
+    curve = range_test(problem, assignment.configuration, assignment.seed, control)
+    seconds = time.perf_counter() - started
+    if curve is None:
+        return TrialEnd("pruned", seconds) if control.wish == "stop" else None
+    return TrialEnd("completed", seconds, range_curve=curve)
 
 
 if __name__ == "__main__":

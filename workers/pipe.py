@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from studies.protocol import Assignment, EpochRecord, Outcome
+from studies.range_test import RangeCurve
 from studies.tasks import TaskManifest
 
 
@@ -87,6 +88,8 @@ class Ended(_Message):
     train_seconds: float = 0.0
     test_best: dict[str, float | None] | None = None
     test_last: dict[str, float | None] | None = None
+    steps_per_epoch: int | None = None
+    range_curve: RangeCurve | None = None
     reason: str = ""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -13,6 +13,7 @@ import keras
 from studies.configuration import Configuration
 from studies.errors import TaskError
 from studies.protocol import Assignment, EpochRecord, Outcome
+from studies.range_test import RangeCurve
 from studies.schedules import ClosedLoop
 from workers.batches import ShuffledBatches
 from workers.best_weights import BestWeights
@@ -35,6 +36,8 @@ class TrialEnd:
     train_seconds: float
     test_best: Scores | None = None
     test_last: Scores | None = None
+    steps_per_epoch: int | None = None
+    range_curve: RangeCurve | None = None
     reason: str = ""
 
 
@@ -55,6 +58,7 @@ def train(assignment: Assignment, problem: Problem, report: Report, control: Con
         learning_rate=configuration.learning_rate,
         warmup=configuration.warmup,
         restore_best_weights=False,
+        seed=assignment.seed,
     )
     best = BestWeights(assignment.direction) if assignment.score_on_test else None
     epochs = _Epochs(assignment.metric, schedule, best, report)
@@ -81,15 +85,15 @@ def train(assignment: Assignment, problem: Problem, report: Report, control: Con
         if end.outcome is None:
             return None
         outcome, reason = end.outcome, end.reason
-    train_seconds = time.perf_counter() - started
+    trained = TrialEnd(outcome, time.perf_counter() - started, steps_per_epoch=batches.num_batches, reason=reason)
     if outcome != "completed" or best is None:
-        return TrialEnd(outcome, train_seconds, reason=reason)
+        return trained
     test_last = score(model, problem.test)
     test_best = test_last if best.epoch == epochs.last else None
     if test_best is None and best.weights is not None:
         model.set_weights(best.weights)
         test_best = score(model, problem.test)
-    return TrialEnd(outcome, train_seconds, test_best=test_best, test_last=test_last)
+    return replace(trained, test_best=test_best, test_last=test_last)
 
 
 def compiled(problem: Problem, configuration: Configuration) -> Any:

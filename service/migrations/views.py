@@ -92,3 +92,4 @@ WHERE b.metric IS NOT NULL
 """
 
 VIEWS = (ARENA_TRIALS, ARENA_EPOCHS, ARENA_LEADERBOARD)
+VIEW_NAMES = ("arena_trials", "arena_epochs", "arena_leaderboard")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service import registry
@@ -15,7 +15,7 @@ from service.state import ArenaState
 from studies.definition import StudyDefinition, read_definition
 from studies.documents import parse_document
 from studies.errors import FieldError, InvalidDefinition
-from studies.protocol import StudySummary, StudyView
+from studies.protocol import RangeTestDetail, StudySummary, StudyView
 
 router = APIRouter(tags=["studies"])
 
@@ -82,6 +82,17 @@ def get_study(study: str, state: ArenaState) -> StudyView:
     """A study: its state, how far each arm is, and what its owner should know."""
     with reading(state.engine) as connection:
         return registry.view(connection, study)
+
+
+@router.get("/studies/{study}/range-test", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+def get_range_test(
+    study: str,
+    state: ArenaState,
+    task: Annotated[str | None, Query(description="may be left out if the study has one task")] = None,
+) -> RangeTestDetail:
+    """The range test of a task, for a study with `learning_rate: auto`: its curve and what it says."""
+    with reading(state.engine) as connection:
+        return registry.range_test(connection, study, task)
 
 
 @router.post("/studies/{study}/pause", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from studies.schedules import CATALOGUE
-from tests.cli.conftest import LR_ARENA, Arena, run, write_study
+from tests.cli.conftest import LR_ARENA, Arena, made_up, run, write_study
 from tests.service.support import Worker, small_study
 
 
@@ -27,6 +28,13 @@ def test_submitting_says_that_the_study_was_created_and_what_it_will_do(arena: A
     assert result.exit_code == 0
     assert "created study created: 2 schedules on wine-mlp, 4 search trials, then 2 fresh seeds" in result.stdout
     assert arena.client.study("created").trials_planned == 4
+
+
+def test_submitting_says_that_range_tests_go_first(arena: Arena, tmp_path: Path) -> None:
+    file = write_study(tmp_path / "study.yaml", name="auto", tasks=["wine-mlp"], learning_rate="auto")
+    said = arena.run("submit", str(file)).stdout
+    assert "created study auto: 2 schedules on wine-mlp, a range test for each task, 4 search trials" in said
+    assert arena.client.study("auto").trials_planned == 5
 
 
 def test_submitting_again_says_that_it_is_already_there(arena: Arena, tmp_path: Path) -> None:
@@ -131,6 +139,59 @@ def test_an_unknown_name_suggests_a_close_one(arena: Arena, finished: str) -> No
     assert f"did you mean '{finished}'?" in result.stderr
 
 
+# --- the winner
+
+
+@pytest.fixture(scope="module")
+def won(arena: Arena) -> str:
+    """The name of a study whose winner can be taken home."""
+    return finish_with_steps(arena, small_study(name="won", confirm={"seeds": 1}))
+
+
+def finish_with_steps(arena: Arena, definition: dict[str, object]) -> str:
+    study = arena.client.submit(definition).name
+    worker = Worker(arena.client, id=f"tells-steps-of-{study}")
+    while arena.client.study(study).finished_at is None:
+        for trial in worker.claim(wait_seconds=1):
+            worker.finish(trial, made_up(trial), steps_per_epoch=10)
+    return study
+
+
+@pytest.mark.parametrize("form", ["keras", "callback"])
+def test_the_winner_is_printed_as_a_python_file_and_nothing_else(arena: Arena, won: str, form: str) -> None:
+    result = arena.run("winner", "--study", won, *(["--format", form] if form != "keras" else []))
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout == getattr(arena.client.winner(study=won), form)
+    compile(result.stdout, "winner.py", "exec")
+
+
+def test_the_winner_as_json_is_the_services_answer(arena: Arena, won: str) -> None:
+    result = arena.run("winner", "--study", won, "--task", "digits-mlp", "--format", "json")
+    assert json.loads(result.stdout) == arena.client.winner(study=won).model_dump(mode="json")
+    assert result.stderr == ""
+
+
+def test_a_provisional_winner_is_called_so_beside_the_code(arena: Arena) -> None:
+    study = finish_with_steps(arena, small_study(name="without-seeds", schedules=["cosine"], confirm={"seeds": 0}))
+    result = arena.run("winner", "--study", study)
+    assert result.exit_code == 0
+    assert result.stderr == "provisional: no confirm run has ended yet\n"
+    assert result.stdout.startswith("# PROVISIONAL")
+
+
+def test_what_cannot_be_taken_home_leaves_standard_output_empty(arena: Arena, finished: str) -> None:
+    arena.client.submit(small_study(name="just-posted", tasks=["wine-mlp"]))
+    for options, code, message in (
+        ([], 2, "give --task, or --study, or both"),
+        (["--study", "finishd"], 1, f"did you mean '{finished}'?"),
+        (["--study", "just-posted"], 1, "there is no winner on 'wine-mlp' yet"),
+        (["--study", finished], 1, "did not record how many optimizer steps an epoch has"),
+    ):
+        result = arena.run("winner", *options)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert message in result.stderr
+
+
 # --- studies and trials
 
 
@@ -155,6 +216,39 @@ def test_trials_that_did_not_complete_are_counted(arena: Arena) -> None:
     arena.finish(study)
     assert "1 diverged" in arena.run("study", study).stdout
     assert "1 diverged" in arena.run("leaderboard", "--study", study).stdout
+
+
+def test_a_range_test_is_shown_with_what_it_found_and_its_trial_without_a_rate(arena: Arena) -> None:
+    study = arena.client.submit(small_study(name="found", learning_rate="auto", confirm={"seeds": 0})).name
+    (test,) = arena.client.study(study).range_tests
+    text = arena.run("study", study).stdout
+    # The director may just have made it ready.
+    assert re.search(rf"digits-mlp: range test, trial {test.trial_id}: (planned|ready); the search waits for it", text)
+    arena.finish(study)
+    (test,) = arena.client.study(study).range_tests
+    assert test.found is not None
+    text = arena.run("study", study).stdout
+    low, high, rate = (f"{rate:.3g}" for rate in (test.found.low, test.found.high, test.found.suggestion))
+    assert f"the base rate is searched from {low} to {high}; {rate} is suggested" in text
+    lines = arena.run("trials", study).stdout.splitlines()
+    (line,) = [line for line in lines if "range_test" in line]
+    assert line.split()[:6] == [str(test.trial_id), "digits-mlp", "–", "range_test", "0", "completed"]
+    assert "lr " not in line
+    found = rows(arena.run("trials", study, "--format", "csv").stdout)
+    assert [row["phase"] for row in found if not row["learning_rate"]] == ["range_test"]
+
+
+def test_a_range_test_that_found_nothing_is_shown_with_a_warning(arena: Arena) -> None:
+    study = arena.client.submit(small_study(name="found-nothing", learning_rate="auto", confirm={"seeds": 0})).name
+    worker = Worker(arena.client, id="without-luck")
+    (trial,) = worker.claim(wait_seconds=5)
+    assert (trial.study, trial.phase) == (study, "range_test")
+    worker.finish(trial, outcome="failed", reason="no such device")
+    arena.finish(study)
+    text = arena.run("study", study).stdout
+    assert f"range test, trial {trial.trial_id}: no range found, the optimizer's default is searched" in text
+    assert "! digits-mlp: the range test gave no range" in text
+    assert "its trial failed: no such device" in " ".join(text.split())
 
 
 def test_trials_as_json_and_csv_hold_every_trial(arena: Arena, finished: str) -> None:
@@ -192,7 +286,7 @@ def test_the_catalogue_is_shown_without_a_service() -> None:
 
 def test_one_schedule_is_shown_with_its_formula_and_parameters() -> None:
     text = run("schedules", "step").stdout
-    assert "eta0 * factor^floor(e * (drops + 1) / E)" in text
+    assert "eta0 * factor^floor(e / k), k = every or E/(drops + 1)" in text
     assert "how many drops there are in a training" in text
     assert "0.1 | 0.2 | 0.25 | 0.5" in text
     assert run("schedules", "stepp").exit_code == 1
@@ -216,6 +310,7 @@ def test_the_program_prints_its_version_and_its_commands() -> None:
         "submit",
         "watch",
         "leaderboard",
+        "winner",
         "studies",
         "trials",
         "cancel",

@@ -100,6 +100,14 @@ def test_settings_at_their_default_or_switched_off_are_left_out() -> None:
     }
 
 
+def test_parameters_of_ones_own_are_shown_and_hide_none_of_the_optimizers() -> None:
+    formula = {"type": "expression", "expr": "lr0 * g ** momentum", "g": 0.5, "momentum": 2}
+    shown = numbers.in_words(numbers.settings(configuration(schedule=formula)))
+    assert shown == (
+        "lr 0.158, expr lr0 * g ** momentum, g 0.5, momentum 2, optimizer sgd, optimizer.momentum 0.9, batch_size 128"
+    )
+
+
 def test_what_all_rows_share_is_named_once() -> None:
     rows = [
         numbers.settings(configuration()),

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from rich.console import Console
 
-from arena_cli.watch import LiveScreen, Snapshot, progress_line, watch
+from arena_cli.watch import Lines, LiveScreen, Snapshot, progress_line, watch
 from studies.errors import Refused
 from tests.cli.conftest import LR_ARENA, Arena, made_up, start_service, stop_service, write_study
 from tests.service.support import Worker, small_study
@@ -172,6 +172,24 @@ def test_whoever_watches_may_be_stopped_between_two_looks(arena: Arena, finished
 
     with pytest.raises(Refused, match="enough"):
         watch(arena.client, finished, terminal(), before_each_look=fail)
+
+
+def test_range_tests_are_told_of_until_they_have_ended_and_what_they_found_once(arena: Arena) -> None:
+    study = arena.client.submit(small_study(name="sought", learning_rate="auto", confirm={"seeds": 0})).name
+    before = Snapshot(arena.client.study(study), arena.client.leaderboard(study=study))
+    assert progress_line(before) == "sought: running; range test 0/1; search 0/4"
+    arena.finish(study)
+    after = Snapshot(arena.client.study(study), arena.client.leaderboard(study=study))
+    assert "range test" not in progress_line(after)
+    console = Console(file=io.StringIO(), width=200)
+    with Lines(console) as lines:
+        for snapshot in (before, after, after):
+            lines.show(snapshot)
+    assert shown(console).count("the base rate is searched from") == 1
+    drawn = terminal()
+    with LiveScreen(drawn) as screen:
+        screen.show(before)
+    assert "the search waits for it" in shown(drawn)
 
 
 def test_the_line_of_an_explore_study_counts_trials_without_a_schedule_too(arena: Arena) -> None:

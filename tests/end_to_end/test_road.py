@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,38 +13,16 @@ import pytest
 from studies.client import Client
 from studies.protocol import EpochView, TrialView
 from tests.end_to_end.conftest import NOT_IN_A_WORKER, NOT_IN_THE_SERVICE, run_to_end, without
+from tests.studies.curves import expected_rates, open_loop
+from tests.studies.formulas import CASES
 
 pytestmark = pytest.mark.slow
 
 EPOCHS, STEPS = 5, 4  # 64 examples in batches of 16
 ETA = 0.05
 
-# Each schedule at fixed parameters, and its formula: (step after the warm-up, steps after it, epochs after it) -> rate.
-Formula = Callable[[int, int, int], float]
-OPEN_LOOP: dict[str, tuple[dict[str, object], Formula]] = {
-    "constant": ({}, lambda s, t, e: ETA),
-    "step": ({"factor": 0.5, "drops": 2}, lambda s, t, e: ETA * 0.5 ** math.floor((s // STEPS) / (e / 3))),
-    "exponential": ({"final_ratio": 0.01, "stairs": 0}, lambda s, t, e: ETA * 0.01 ** (s / t)),
-    "inverse_time": ({"kappa": 9.0, "stairs": 4}, lambda s, t, e: ETA / (1 + 9.0 * math.floor(s / (t / 4)) / 4)),
-    "polynomial": ({"power": 3.0, "alpha": 0.1}, lambda s, t, e: (ETA - 0.1 * ETA) * (1 - s / t) ** 3 + 0.1 * ETA),
-    "linear": ({"alpha": 0.0}, lambda s, t, e: ETA * (t - s) / t),
-    "cosine": ({"alpha": 0.04}, lambda s, t, e: ETA * (0.96 * (1 + math.cos(math.pi * s / t)) / 2 + 0.04)),
-    "cosine_restarts": (
-        {"cycles": 2, "t_mul": 1.5, "m_mul": 0.5, "alpha": 0.0},
-        lambda s, t, e: (
-            ETA * (1 + math.cos(math.pi * s / (t / 2.5))) / 2
-            if s < t / 2.5
-            else 0.5 * ETA * (1 + math.cos(math.pi * (s - t / 2.5) / (1.5 * t / 2.5))) / 2
-        ),
-    ),
-}
-
-
-def with_warmup(formula: Formula, step: int, warmup_epochs: int) -> float:
-    w = warmup_epochs * STEPS
-    if step < w:
-        return ETA * (step + 1) / w
-    return formula(step - w, EPOCHS * STEPS - w, EPOCHS - warmup_epochs)
+OPEN_LOOP = {name: open_loop(name, **case.trained[0]).parameters for name, case in CASES.items()}
+"""Every open-loop type at fixed parameters; what a study leaves out is searched."""
 
 
 def trials(client: Client, study: str, phase: str) -> dict[str, TrialView]:
@@ -66,32 +43,44 @@ def test_service_and_worker_of_these_tests_run_without_the_packages_of_the_other
         assert "ModuleNotFoundError" in done.stderr
 
 
-@pytest.mark.parametrize("warmup_epochs", [0, 1])
-def test_rates_as_applied_equal_the_formula_of_every_open_loop_schedule(arena: Client, warmup_epochs: int) -> None:
+def test_every_schedule_of_the_catalogue_trains_digits_and_applies_the_rates_of_its_formula(arena: Client) -> None:
+    """The open-loop ones at fixed parameters, so that their rates are known; of the others, the search draws some."""
+    catalogue = arena.schedules()
+    assert len(catalogue) >= 29
+    for info in catalogue:
+        assert info.formula, info.type
+        assert info.source, info.type
+        assert all(parameter.search is not None for parameter in info.parameters), info.type
+    epochs = 10
     name = run_to_end(
         arena,
         {
-            "name": f"open-loop-{warmup_epochs}",
-            "tasks": ["tiny-line"],
-            "schedules": [{"type": schedule, **fixed} for schedule, (fixed, _) in OPEN_LOOP.items()],
+            "name": "whole-catalogue",
+            "tasks": ["digits-mlp"],
+            "schedules": [{"type": info.type, **OPEN_LOOP.get(info.type, {})} for info in catalogue],
             "learning_rate": ETA,
-            "warmup": warmup_epochs / EPOCHS,
-            "batch_size": 16,
-            "epochs": EPOCHS,
+            "warmup": 1 / epochs,
+            "batch_size": 128,
+            "epochs": epochs,
             "search": {"trials_per_schedule": 1, "sampler": "random"},
             "confirm": {"seeds": 0},
         },
+        seconds=280.0,
     )
     run = trials(arena, name, "search")
-    assert set(run) == set(OPEN_LOOP)
-    for schedule, (_, formula) in OPEN_LOOP.items():
-        stored = list(arena.epochs(run[schedule].id))
-        assert len(stored) == EPOCHS
-        for epoch in stored:
-            first = with_warmup(formula, epoch.epoch * STEPS, warmup_epochs)
-            last = with_warmup(formula, epoch.epoch * STEPS + STEPS - 1, warmup_epochs)
-            applied = np.array([epoch.lr_first, epoch.lr_last])
-            np.testing.assert_allclose(applied, [first, last], rtol=1.2e-7, atol=1e-9, err_msg=f"{schedule} {epoch}")
+    assert set(run) == {info.type for info in catalogue}
+    for schedule, trial in run.items():
+        assert trial.state == "completed", (schedule, trial)
+        stored = list(arena.epochs(trial.id))
+        assert len(stored) == epochs or (schedule == "adaptive_validation" and len(stored) < epochs), schedule
+        assert all(math.isfinite(epoch.lr_last) and epoch.lr_last >= 0 for epoch in stored), schedule
+        assert (stored[-1].metrics["val_accuracy"] or 0.0) > 0.3, schedule
+        if schedule in OPEN_LOOP:
+            n = trial.steps_per_epoch or 0
+            rates = expected_rates(schedule, OPEN_LOOP[schedule], ETA, epochs * n, n, warmup_steps=n)
+            first_and_last = list(zip(rates[::n], rates[n - 1 :: n], strict=True))
+            applied = [(epoch.lr_first, epoch.lr_last) for epoch in stored]
+            np.testing.assert_allclose(applied, first_and_last, rtol=1.2e-7, atol=1e-9, err_msg=schedule)
 
 
 def plateau_rates(epochs: list[EpochView], *, factor: float, patience: int, floor: float, revert: bool) -> list[float]:
@@ -136,6 +125,74 @@ def test_rates_of_the_plateau_schedules_follow_the_metrics_that_were_reported(ar
         assert len(set(expected)) > 2
         assert [e.lr_first for e in stored] == pytest.approx(expected, rel=1e-6)
         assert [e.lr_last for e in stored] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_study_finds_the_range_of_its_base_rate_itself(arena: Client) -> None:
+    name = run_to_end(
+        arena,
+        {
+            "name": "auto",
+            "tasks": ["tiny-line"],
+            "schedules": ["constant", "cosine"],
+            "learning_rate": "auto",
+            "batch_size": 16,
+            "epochs": EPOCHS,
+            "search": {"trials_per_schedule": 3, "sampler": "random"},
+            "confirm": {"seeds": 1},
+        },
+    )
+    view = arena.study(name)
+    (test,) = view.range_tests
+    assert test.found is not None, view.warnings
+    curve = arena.range_test(name).curve
+    assert curve is not None
+    growth = np.diff(np.log(curve.rates))
+    np.testing.assert_allclose(growth, growth[0], rtol=1e-6)  # rises geometrically
+    assert test.found.low == pytest.approx(test.found.suggestion / 10)
+    assert test.found.high <= test.found.suggestion * 3 * (1 + 1e-9)
+    assert curve.rates[0] < test.found.low < test.found.high <= max(curve.rates)
+    ran = list(arena.trials(name))
+    assert [(trial.phase, trial.schedule, trial.steps_per_epoch) for trial in ran[:1]] == [("range_test", None, None)]
+    assert [trial.steps_per_epoch for trial in ran[1:]] == [STEPS] * 8
+    searched = [trial.configuration for trial in ran if trial.phase == "search"]
+    assert all(c is not None and test.found.low <= c.learning_rate <= test.found.high for c in searched)
+    assert sum(entry.completed for entry in arena.leaderboard(study=name).entries) == 8
+
+
+def test_formulas_and_functions_of_ones_own_are_searched_and_trained(arena: Client) -> None:
+    name = run_to_end(
+        arena,
+        {
+            "name": "ones-own",
+            "tasks": ["tiny-line"],
+            "schedules": [
+                {"type": "expression", "expr": "lr0 * g ** epoch - b", "g": {"low": 0.5, "high": 0.9}, "b": [1, 0]},
+                {"type": "custom", "function": "drop-once", "at": {"low": 1, "high": 4}},
+            ],
+            "learning_rate": {"low": 0.01, "high": 0.1},
+            "batch_size": 16,
+            "epochs": EPOCHS,
+            "search": {"trials_per_schedule": 4, "sampler": "qmc", "seed": 1},
+            "confirm": {"seeds": 1},
+        },
+    )
+    failed = 0
+    for trial in arena.trials(name):
+        assert trial.configuration is not None
+        own, eta = trial.configuration.schedule, trial.configuration.learning_rate
+        if trial.schedule == "custom":
+            expected = [eta * (0.5 if epoch >= int(own["at"]) else 1) for epoch in range(EPOCHS)]
+        elif own["b"] == 0:
+            expected = [eta * float(own["g"]) ** epoch for epoch in range(EPOCHS)]
+        else:
+            failed += 1
+            assert trial.state == "failed"
+            assert f"expression (expr 'lr0 * g ** epoch - b', g {own['g']}, b 1, learning rate" in (trial.reason or "")
+            assert "at step 0 (epoch 0); a rate must be a finite number, at least 0" in (trial.reason or "")
+            continue
+        assert trial.state == "completed", trial
+        assert [epoch.lr_last for epoch in arena.epochs(trial.id)] == pytest.approx(expected, rel=1e-6)
+    assert 0 < failed < 4
 
 
 def test_a_study_ends_with_a_leaderboard_of_real_results(arena: Client) -> None:

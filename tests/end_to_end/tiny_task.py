@@ -1,9 +1,9 @@
-"""A task that trains in milliseconds: 64 points on a line, four batches of 16."""
+"""A task that trains in milliseconds: 64 points on a line, four batches of 16; and a schedule of its own."""
 
 import keras
 import numpy as np
 
-from lr_arena import Problem, task
+from lr_arena import Problem, schedule, task
 
 
 @task("tiny-line", metric="val_loss", direction="minimize")
@@ -23,3 +23,8 @@ def tiny_line() -> Problem:
         model=model,
         loss="mean_squared_error",
     )
+
+
+@schedule("drop-once")
+def drop_once(epoch: int, lr: float, *, at: int, factor: float = 0.5) -> float:
+    return lr * factor if epoch == at else lr

@@ -12,12 +12,16 @@ import time
 from pathlib import Path
 
 from studies.protocol import Assignment, EpochRecord
+from studies.range_test import RangeCurve
 from studies.tasks import BUILT_IN_TASKS
 from tests.faults.bombs import pass_point
 from workers.pipe import AGENT_MESSAGES, Abandon, Dropped, Ended, Epoch, Hello, Pipe, Quit, Stop, Train
 
 LOG = "ARENA_TEST_LOG"
 EPOCH_SECONDS = 0.01
+RATES = [10.0 ** (n / 10 - 6) for n in range(70)]
+LOSSES: list[float | None] = [1.0 / (1.0 + 100.0 * rate) + rate**2 for rate in RATES]
+CURVE = RangeCurve(rates=RATES, losses=LOSSES, smoothed=LOSSES)
 
 
 def note(event: str, trial: Assignment) -> None:
@@ -50,6 +54,13 @@ def run(pipe: Pipe, trial: Assignment, commands: queue.SimpleQueue[Train | Stop 
 
     note("started", trial)
     point("trainer-at-start")
+    if trial.phase == "range_test":
+        time.sleep(10 * EPOCH_SECONDS)
+        point("trainer-before-the-result")
+        note("ended", trial)
+        pipe.send(Ended(token=trial.token, outcome="completed", train_seconds=0.1, range_curve=CURVE))
+        point("trainer-after-the-result")
+        return
     rate = trial.configuration.learning_rate
     for epoch in range(trial.epochs):
         time.sleep(EPOCH_SECONDS)

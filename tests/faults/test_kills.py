@@ -16,7 +16,7 @@ import pytest
 from sqlalchemy import select
 
 from service.database import migrate, open_database, reading
-from service.tables import attempts, epochs, trials
+from service.tables import RANGE_TEST_LANE, attempts, boards, epochs, trials
 from studies.client import Client
 from studies.errors import Unreachable
 from tests.faults import faulty_agent, faulty_director, faulty_web
@@ -113,6 +113,7 @@ def study(trials_per_schedule: int) -> dict[str, Any]:
         "name": "bombed",
         "tasks": ["digits-mlp"],
         "schedules": ["constant", "cosine", "step"],
+        "learning_rate": "auto",
         "epochs": EPOCHS,
         "search": {"trials_per_schedule": trials_per_schedule, "sampler": "tpe"},
         "confirm": {"seeds": 5},
@@ -125,6 +126,7 @@ def check_nothing_lost_or_doubled(cluster: Cluster, trials_per_schedule: int) ->
     engine = open_database(cluster.database)
     with reading(engine) as connection:
         rows = connection.execute(select(trials)).all()
+        board = connection.execute(select(boards)).one()
         tries = connection.execute(select(attempts)).all()
         kept = connection.execute(select(epochs.c.trial_id, epochs.c.attempt, epochs.c.epoch)).all()
     engine.dispose()
@@ -132,7 +134,11 @@ def check_nothing_lost_or_doubled(cluster: Cluster, trials_per_schedule: int) ->
     for lane in ("constant", "cosine", "step"):
         assert counted[lane, "search"] == trials_per_schedule
         assert counted[lane, "confirm"] == 5
+    assert counted[RANGE_TEST_LANE, "range_test"] == 1
     assert {row.state for row in rows} == {"completed"}
+    assert board.range_test is not None
+    searched = [row.configuration["learning_rate"] for row in rows if row.phase == "search"]
+    assert all(board.range_test["low"] <= rate <= board.range_test["high"] for rate in searched)
     completed = Counter(attempt.trial_id for attempt in tries if attempt.end == "completed")
     assert completed == {row.id: 1 for row in rows}
     assert all(attempt.end is not None for attempt in tries)
@@ -140,7 +146,7 @@ def check_nothing_lost_or_doubled(cluster: Cluster, trials_per_schedule: int) ->
     for row in rows:
         assert row.token in ended, "a result that no trainer gave"
         last = [e.epoch for e in kept if (e.trial_id, e.attempt) == (row.id, row.attempt)]
-        assert sorted(last) == list(range(EPOCHS))
+        assert sorted(last) == list(range(0 if row.phase == "range_test" else EPOCHS))
     return noted
 
 
@@ -149,7 +155,7 @@ def test_two_workers_with_two_slots_each_never_run_a_trial_twice(cluster: Cluste
     noted = check_nothing_lost_or_doubled(cluster, 8)
     started = Counter(note["trial"] for note in noted if note["event"] == "started")
     assert set(started.values()) == {1}
-    assert len(started) == 3 * (8 + 5)
+    assert len(started) == 1 + 3 * (8 + 5)
     assert not cluster.deaths
 
 

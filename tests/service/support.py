@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import uvicorn
 from sqlalchemy import Engine
 
@@ -33,6 +34,8 @@ from studies.protocol import (
     TrialResult,
     WorkerInfo,
 )
+from studies.range_test import RangeCurve
+from studies.schedules import CATALOGUE
 from studies.tasks import BUILT_IN_TASKS, TaskManifest
 
 LEASE_SECONDS = 60.0
@@ -166,21 +169,35 @@ class Worker:
 
 
 def records(trial: Assignment, epochs: Iterable[int], value: float) -> list[EpochRecord]:
-    """Epochs whose objective rises evenly to `value` at the last."""
+    """Epochs whose objective rises evenly to `value` at the last; every schedule ends them at a rate of its own."""
     rate = trial.configuration.learning_rate
+    last = rate / (2 + list(CATALOGUE).index(str(trial.configuration.schedule["type"])))
     return [
         EpochRecord(
             epoch=epoch,
             metrics={"loss": 1.0 / (epoch + 1), trial.metric: value * (epoch + 1) / trial.epochs},
             lr_first=rate,
-            lr_last=rate / 2,
+            lr_last=last,
             seconds=0.25,
         )
         for epoch in epochs
     ]
 
 
+def swept(best: float = 0.1) -> RangeCurve:
+    """The curve of a range test whose loss falls from a hundredth of `best` on and explodes beyond ten times it."""
+    rates = np.geomspace(1e-7, 10.0, 100)
+    losses = 2.3 - 0.3 * np.log1p(rates / (best / 100)) + 0.02 * np.expm1(np.minimum(rates / best, 50.0))
+    ended = int(np.argmax(losses > 10.0)) + 1 if np.any(losses > 10.0) else len(rates)
+    points = [float(loss) for loss in losses[:ended]]
+    return RangeCurve(rates=[float(rate) for rate in rates[:ended]], losses=[*points], smoothed=[*points])
+
+
 def result(trial: Assignment, value: float, outcome: Outcome = "completed", **changes: Any) -> TrialResult:
+    if trial.phase == "range_test":
+        ended: dict[str, Any] = {"trial_id": trial.trial_id, "token": trial.token, "outcome": outcome}
+        curve = swept() if outcome == "completed" else None
+        return TrialResult(**{**ended, "train_seconds": 1.5, "range_curve": curve, **changes})
     test: Mapping[str, float | None] | None = None
     if trial.score_on_test and outcome == "completed":
         test = {"loss": 0.1, trial.metric.removeprefix("val_"): value}

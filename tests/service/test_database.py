@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, insert, select, text
+from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
+import service
 from service.database import ChangeSignal, migrate, open_database, reading, writing
 from service.tables import director, metadata, studies
 from studies.errors import DatabaseError
+from tests.service.support import Worker, run_service, run_to_end
 
 
 @pytest.fixture
@@ -26,20 +34,22 @@ def test_the_migrations_give_what_the_tables_say(engine: Engine) -> None:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
+def statements(engine: Engine) -> dict[str, list[str]]:
+    """What SQLite keeps of each table and index, in an order of its own."""
+    query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
+    with engine.connect() as connection:
+        return {
+            # A table that was made anew has quotes around its name.
+            row.name: sorted(line.strip().rstrip(",").replace('"', "") for line in row.sql.splitlines())
+            for row in connection.execute(text(query))
+            if row.name != "alembic_version"
+        }
+
+
 def test_the_migrations_give_every_constraint_of_the_tables(tmp_path: Path, engine: Engine) -> None:
     """Alembic does not compare CHECK constraints: the statements that SQLite keeps are compared here."""
     direct = sqlalchemy.create_engine(f"sqlite:///{tmp_path / 'direct.db'}")
     metadata.create_all(direct)
-
-    def statements(which: Engine) -> dict[str, list[str]]:
-        query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
-        with which.connect() as connection:
-            return {
-                row.name: sorted(line.strip().rstrip(",") for line in row.sql.splitlines())
-                for row in connection.execute(text(query))
-                if row.name != "alembic_version"
-            }
-
     assert statements(engine) == statements(direct)
     direct.dispose()
 
@@ -50,6 +60,122 @@ def test_migrating_again_changes_nothing(engine: Engine) -> None:
     migrate(engine)
     with reading(engine) as connection:
         assert connection.execute(select(studies.c.name)).scalars().all() == ["kept"]
+
+
+Rows = dict[str, list[tuple[Any, ...]]]
+
+
+def first_schema(file: Path) -> Engine:
+    """An empty database as the first release made it."""
+    engine = open_database(f"sqlite:///{file}")
+    config = Config()
+    config.set_main_option("script_location", str(Path(service.__file__).parent / "migrations"))
+    with writing(engine) as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    return engine
+
+
+def columns_of(engine: Engine) -> dict[str, list[str]]:
+    found = sqlalchemy.inspect(engine)
+    names = [name for name in found.get_table_names() if name != "alembic_version"]
+    return {name: [column["name"] for column in found.get_columns(name)] for name in names}
+
+
+def quoted(names: list[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)
+
+
+def rows_of(engine: Engine, columns: dict[str, list[str]]) -> Rows:
+    """Everything in these columns, as SQLite holds it."""
+    queries = {table: f"SELECT {quoted(names)} FROM {table} ORDER BY rowid" for table, names in columns.items()}
+    with reading(engine) as connection:
+        return {table: [tuple(row) for row in connection.exec_driver_sql(query)] for table, query in queries.items()}
+
+
+@pytest.fixture(scope="module")
+def begun_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database of the first release with a study half-way."""
+    folder = tmp_path_factory.mktemp("begun")
+    with run_service(folder / "new.db") as running:
+        running.submit(name="begun", search={"trials_per_schedule": 3, "sampler": "tpe"})
+        worker = Worker(running.client)
+        for _ in range(3):
+            worker.finish(worker.next(running))
+        worker.report(worker.next(running), [0, 1])
+    made = first_schema(folder / "old.db")
+    columns = columns_of(made)
+    rows = rows_of(open_database(f"sqlite:///{folder / 'new.db'}"), columns)
+    with unwatched(made) as connection:  # tables come in any order
+        for table, found in rows.items():
+            for row in found:
+                insert = f"INSERT INTO {table} ({quoted(columns[table])}) VALUES ({', '.join('?' * len(row))})"
+                connection.exec_driver_sql(insert, row)
+    made.dispose()
+    return folder / "old.db"
+
+
+@contextmanager
+def unwatched(engine: Engine) -> Iterator[Connection]:
+    """A transaction in which foreign keys are not watched."""
+    with engine.connect() as connection:
+        connection.connection.cursor().execute("PRAGMA foreign_keys = OFF")
+        with connection.begin():
+            yield connection
+        connection.connection.cursor().execute("PRAGMA foreign_keys = ON")
+
+
+@pytest.fixture
+def begun(begun_file: Path, tmp_path: Path) -> Engine:
+    """A copy of it."""
+    return open_database(f"sqlite:///{shutil.copy(begun_file, tmp_path / 'old.db')}")
+
+
+def test_an_upgrade_keeps_every_row(begun: Engine) -> None:
+    """Tables are made anew with children that would be deleted with them (ON DELETE CASCADE)."""
+    columns = columns_of(begun)
+    before = rows_of(begun, columns)
+    assert {name: len(before[name]) for name in ("epochs", "attempts", "trials", "arms", "boards")} == {
+        "epochs": 11,
+        "attempts": 4,
+        "trials": 6,
+        "arms": 2,
+        "boards": 1,
+    }
+    migrate(begun)
+    assert rows_of(begun, columns) == before
+    with reading(begun) as connection:
+        query = "SELECT awaits_range_test, range_test, range_test_failure, range_curve FROM boards JOIN trials"
+        assert {tuple(row) for row in connection.exec_driver_sql(query)} == {(0, None, "", None)}
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM arena_trials").scalar() == 6
+
+
+def test_an_upgraded_database_has_every_constraint_and_watches_foreign_keys_again(
+    begun: Engine, engine: Engine
+) -> None:
+    migrate(begun)
+    assert statements(begun) == statements(engine)
+    with writing(begun) as connection:
+        connection.exec_driver_sql("DELETE FROM studies")
+        assert connection.exec_driver_sql("SELECT COUNT(*) FROM epochs").scalar() == 0
+
+
+def test_a_study_begun_under_an_earlier_release_goes_on_to_its_end(begun: Engine, tmp_path: Path) -> None:
+    begun.dispose()
+    with run_service(tmp_path / "old.db") as running:
+        running.clock.advance(3600)
+        run_to_end(running, "begun", Worker(running.client, id="second"))
+        ended = [(trial.phase, trial.state) for trial in running.client.trials("begun")]
+    assert ended == [("search", "completed")] * 6 + [("confirm", "completed")] * 4
+
+
+def test_an_upgrade_that_would_leave_a_row_without_its_parent_changes_nothing(begun: Engine) -> None:
+    with unwatched(begun) as connection:
+        connection.exec_driver_sql("DELETE FROM attempts WHERE trial_id = 1")
+    before = statements(begun)
+    with pytest.raises(DatabaseError, match=r"was not changed: 3 rows of epochs refer to rows that are not there"):
+        migrate(begun)
+    assert statements(begun) == before
 
 
 def test_a_database_of_a_newer_release_is_refused(engine: Engine) -> None:

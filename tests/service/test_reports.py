@@ -183,6 +183,32 @@ def test_early_stopping_may_leave_the_last_epochs_out(service: Service, worker: 
     assert service.client.trial(trial.trial_id).last_epoch == 1
 
 
+def test_a_schedule_that_may_end_a_training_may_leave_the_last_epochs_out(service: Service, worker: Worker) -> None:
+    service.submit(schedules=["adaptive_validation"])
+    trial = worker.next(service)
+    with pytest.raises(Refused, match="missing: 0"):
+        worker.finish(trial, epochs=[])
+    with pytest.raises(Refused, match="missing: 0"):
+        worker.finish(trial, epochs=records(trial, [1], 0.5))
+    assert worker.finish(trial, epochs=records(trial, [0, 1], 0.5)).status == 200
+    done = service.client.trial(trial.trial_id)
+    assert (done.state, done.last_epoch) == ("completed", 1)
+
+
+def test_its_schedule_excuses_no_other(service: Service, worker: Worker) -> None:
+    name = service.submit(schedules=["adaptive_validation", "greedy"])
+    refused = []
+    for _ in range(4):
+        trial = worker.next(service)
+        try:
+            worker.finish(trial, epochs=records(trial, [0], 0.5))
+        except Refused:
+            refused.append(trial.schedule)
+            worker.finish(trial)
+    assert refused == ["greedy", "greedy"]
+    assert service.client.study(name).trials_finished == 4
+
+
 def test_an_epoch_past_the_studys_last_is_refused(service: Service, worker: Worker) -> None:
     service.submit()
     trial = worker.next(service)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from studies.errors import Refused
 from studies.protocol import Assignment, LeaderboardEntry
 from studies.tasks import BUILT_IN_TASKS
-from tests.service.support import Service, Worker, run_to_end
+from tests.service.support import Service, Worker, records, run_to_end
 
 
 def noisy(trial: Assignment) -> float:
@@ -237,3 +238,34 @@ def test_a_study_without_results_does_not_decide_what_a_task_is_judged_by(servic
     board = service.client.leaderboard(task="digits-mlp").boards[0]
     assert board.metric == "val_accuracy"
     assert {entry.study for entry in board.entries} == {"done"}
+
+
+def run_at_these_rates(service: Service, worker: Worker, study: str, rate: Callable[[Assignment, int], float]) -> None:
+    while service.study_state(study) != "finished":
+        service.director.step()
+        for trial in worker.claim():
+            epochs = records(trial, range(trial.epochs), 0.5)
+            applied = [e.model_copy(update={"lr_last": rate(trial, e.epoch)}) for e in epochs]
+            worker.finish(trial, epochs=applied)
+
+
+def test_schedules_that_applied_the_same_rates_on_every_seed_are_one_entry(service: Service, worker: Worker) -> None:
+    name = service.submit(schedules=["constant", "cosine", "step"], learning_rate=0.1, confirm={"seeds": 3})
+    run_at_these_rates(service, worker, name, lambda trial, epoch: 0.1 / (epoch + 1))
+    (entry,) = service.client.leaderboard(study=name).entries
+    assert (entry.schedule, entry.same_as, entry.rank, entry.seeds) == ("constant", ["cosine", "step"], 1, 3)
+    (entry,) = [e for e in service.client.leaderboard(task="digits-mlp").entries if e.study == name]
+    assert entry.same_as == ["cosine", "step"]
+
+
+def test_schedules_that_differ_in_one_rate_of_one_seed_are_two_entries(service: Service, worker: Worker) -> None:
+    name = service.submit(schedules=["constant", "cosine"], learning_rate=0.1, confirm={"seeds": 3})
+    odd = ("confirm", "cosine", 1, 1)
+    run_at_these_rates(
+        service,
+        worker,
+        name,
+        lambda trial, epoch: 0.04 if (trial.phase, trial.schedule, trial.number, epoch) == odd else 0.1,
+    )
+    entries = service.client.leaderboard(study=name).entries
+    assert [(e.schedule, e.same_as) for e in entries] == [("constant", []), ("cosine", [])]
