@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, case, func, select
 
 from service.registry import study_id
-from service.tables import arms, boards, studies, tasks, trials
+from service.tables import arms, boards, epochs, studies, tasks, trials
 from studies.configuration import Configuration
 from studies.definition import At, read_definition
 from studies.errors import NotFound
-from studies.leaderboard import ArmResults, best_per_schedule, board
+from studies.leaderboard import ArmResults, best_per_schedule, board, settings_but_schedule
 from studies.protocol import Board, Leaderboard
 from studies.tasks import BUILT_IN_TASKS
 from studies.trial import TrialState
@@ -110,8 +111,8 @@ def _arm_results(connection: Connection, where: ColumnElement[bool]) -> list[Arm
     ):
         confirmed.setdefault(row.arm_id, []).append(row)
     best = best_search_trials(connection, wanted)
-    return [
-        ArmResults(
+    results = {
+        row.id: ArmResults(
             task=row.task,
             schedule=row.schedule,
             study=row.name,
@@ -125,7 +126,30 @@ def _arm_results(connection: Connection, where: ColumnElement[bool]) -> list[Arm
             train_seconds=seconds.get(row.id, 0.0),
         )
         for row in rows
-    ]
+    }
+    return _with_applied_rates(connection, results)
+
+
+def _with_applied_rates(connection: Connection, results: Mapping[int, ArmResults]) -> list[ArmResults]:
+    """The results; those of confirmed arms that differ from another by their schedule alone with the rates applied."""
+    alike: dict[tuple[str, str, str | None], list[int]] = {}
+    for arm_id, arm in results.items():
+        if arm.test:
+            alike.setdefault((arm.study, arm.task, settings_but_schedule(arm)), []).append(arm_id)
+    asked = [arm_id for group in alike.values() if len(group) > 1 for arm_id in group]
+    applied: dict[int, list[float]] = {}
+    for row in connection.execute(
+        select(trials.c.arm_id, epochs.c.lr_first, epochs.c.lr_last)
+        .join(epochs, and_(epochs.c.trial_id == trials.c.id, epochs.c.attempt == trials.c.attempt))
+        .where(
+            trials.c.arm_id.in_(asked),
+            trials.c.phase == "confirm",
+            trials.c.state == TrialState.COMPLETED,
+        )
+        .order_by(trials.c.number, epochs.c.epoch)
+    ):
+        applied.setdefault(row.arm_id, []).extend((row.lr_first, row.lr_last))
+    return [replace(arm, applied=applied.get(arm_id, ())) for arm_id, arm in results.items()]
 
 
 def best_search_trials(connection: Connection, arm_ids: Any) -> dict[int, Any]:

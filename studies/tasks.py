@@ -82,11 +82,27 @@ BUILT_IN_TASKS: dict[str, TaskManifest] = {
             description="70,000 articles of clothing, 28x28 pixels; a small convolutional network",
         ),
         TaskManifest(
+            name="fashion-mnist-cnn-4k",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=10,
+            description="fashion-mnist-cnn with 4,000 of its examples to train on and 1,000 to validate on, "
+            "the first of each class, and all 10,000 to test on",
+        ),
+        TaskManifest(
             name="cifar10-resnet",
             metric="val_accuracy",
             direction="maximize",
             classes=10,
             description="60,000 colour photographs of 32x32 pixels; ResNet-20",
+        ),
+        TaskManifest(
+            name="cifar10-tutorial-resnet",
+            metric="val_accuracy",
+            direction="maximize",
+            classes=10,
+            description="60,000 colour photographs of 32x32 pixels; a residual network of 27 pre-activated "
+            "bottlenecks without data augmentation, as in a tutorial on learning-rate schedules",
         ),
     )
 }

@@ -10,6 +10,7 @@ from service import registry
 from service.database import reading
 from service.errors import responses
 from service.state import ArenaState
+from studies.preview import Preview, PreviewRequest, preview
 from studies.protocol import TaskView, WorkerView
 from studies.schedules import CATALOGUE, ScheduleInfo, describe
 
@@ -26,6 +27,12 @@ def list_schedules() -> list[ScheduleInfo]:
 def get_schedule(schedule: str) -> ScheduleInfo:
     """One schedule of the catalogue."""
     return describe(schedule)
+
+
+@router.post("/schedules/preview", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
+def preview_schedule(request: PreviewRequest) -> Preview:
+    """The rates that a schedule gives at these parameters. Stores nothing; the same request has the same answer."""
+    return preview(request)
 
 
 @router.get("/tasks", responses=responses())

@@ -1,8 +1,8 @@
 """A training process without Keras: the agent's other side of the pipe, with the behaviour that the task names.
 
-quick: three epochs and a result. endless: an epoch every 20 ms until told otherwise. silent: no epoch ever.
-raises, fails, prints-and-exits: what they say. Started with the argument `dies`, it dies before it is ready;
-with `unusable`, it says so.
+quick: three epochs and a result; of a range test a curve. endless: an epoch every 20 ms until told otherwise.
+silent: no epoch ever. raises, fails, prints-and-exits: what they say. Started with the argument `dies`, it dies
+before it is ready; with `unusable`, it says so.
 """
 
 import os
@@ -12,6 +12,7 @@ import sys
 import threading
 
 from studies.protocol import Assignment, EpochRecord
+from studies.range_test import RangeCurve
 from studies.tasks import TaskManifest
 from workers.pipe import (
     AGENT_MESSAGES,
@@ -74,6 +75,10 @@ def run(pipe: Pipe, assignment: Assignment, commands: "queue.SimpleQueue[Train |
     if assignment.task == "prints-and-exits":
         print("x" * 10_000 + " the last words", flush=True)
         os._exit(3)
+    if assignment.phase == "range_test":
+        curve = RangeCurve(rates=[0.1, 1.0], losses=[2.0, None], smoothed=[2.0, None])
+        pipe.send(Ended(token=token, outcome="completed", train_seconds=0.5, range_curve=curve))
+        return False
     epoch = 0
     while assignment.task != "quick" or epoch < 3:
         if assignment.task != "silent":
@@ -88,7 +93,8 @@ def run(pipe: Pipe, assignment: Assignment, commands: "queue.SimpleQueue[Train |
             continue
         pipe.send(Ended(token=token, outcome="pruned") if isinstance(command, Stop) else Dropped(token=token))
         return isinstance(command, Quit)
-    pipe.send(Ended(token=token, outcome="completed", train_seconds=0.5, test_last={"accuracy": 0.9}))
+    test = {"accuracy": 0.9}
+    pipe.send(Ended(token=token, outcome="completed", train_seconds=0.5, test_last=test, steps_per_epoch=2))
     return False
 
 

@@ -94,10 +94,20 @@ def test_a_trial_is_claimed_trained_reported_and_finished(service: ServiceDouble
     assert claim.unavailable == {"mnist-cnn": "no data"}
     assert service.epochs_of(trial) == [0, 1, 2]
     assert (result.trial_id, result.outcome, result.test_last) == (trial.trial_id, "completed", {"accuracy": 0.9})
+    assert (result.steps_per_epoch, result.range_curve) == (2, None)
     assert not service.releases
     assert f"study/quick/constant search trial {trial.number}: started (attempt 1)" in agent.log
     assert "completed, val_accuracy 0.2 at epoch 2, 3 epochs" in agent.log
     assert "task mnist-cnn cannot be run here: no data" in agent.log
+
+
+def test_the_curve_of_a_range_test_is_its_result(served: ServiceDouble) -> None:
+    trial = assignment("quick").model_copy(update={"phase": "range_test"})
+    served.offer(trial)
+    result = served.result_of(trial)
+    assert result.range_curve is not None
+    assert result.range_curve.model_dump() == {"rates": [0.1, 1.0], "losses": [2.0, None], "smoothed": [2.0, None]}
+    assert served.epochs_of(trial) == []
 
 
 def test_a_short_trial_costs_a_claim_a_result_and_at_most_a_report(served: ServiceDouble) -> None:

@@ -106,7 +106,28 @@ def test_it_trains_trial_after_trial(trainer: Trainer, hello: Hello) -> None:
         ended = trainer.next(Ended)
         assert (ended.token, ended.outcome) == (token, "completed")
         assert ended.test_best == ended.test_last
+        assert ended.steps_per_epoch == 7  # 64 examples in batches of 10
         assert [(epoch.token, epoch.record.epoch) for epoch in trainer.epochs] == [(token, n) for n in range(3)]
+
+
+def test_it_sweeps_the_rates_for_a_range_test(trainer: Trainer, hello: Hello) -> None:
+    assignment = trial(task="zeros", token="sweep").model_copy(update={"phase": "range_test"})
+    trainer.process.send(Train(assignment=assignment))
+    ended = trainer.next(Ended)
+    assert (ended.token, ended.outcome, ended.test_best, trainer.epochs) == ("sweep", "completed", None, [])
+    assert ended.range_curve is not None
+    assert len(ended.range_curve.rates) == len(ended.range_curve.losses) > 10
+    assert ended.train_seconds > 0
+
+
+def test_a_range_test_told_to_stop_or_dropped_has_no_curve(trainer: Trainer, hello: Hello) -> None:
+    for token, order in (("stopped", Stop(token="stopped")), ("unwanted-sweep", Abandon(token="unwanted-sweep"))):
+        assignment = trial(task="zeros", token=token).model_copy(update={"phase": "range_test"})
+        trainer.process.send(Train(assignment=assignment))
+        trainer.process.send(order)
+        ended = trainer.next(Ended) if token == "stopped" else trainer.next(Dropped)
+        assert ended.token == token
+        assert not isinstance(ended, Ended) or (ended.outcome, ended.range_curve) == ("pruned", None)
 
 
 def test_a_run_told_to_stop_ends_as_pruned(trainer: Trainer, hello: Hello) -> None:

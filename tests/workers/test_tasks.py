@@ -78,7 +78,7 @@ def test_a_task_may_come_from_a_module(write: Callable[..., str], monkeypatch: p
     ("text", "complaint"),
     [
         ("def broken(:\n", r"not valid Python: .*line 1"),
-        ("x = 1\n", r"no task in it; decorate a function with @task"),
+        ("x = 1\n", r"neither a task nor a schedule in it; decorate a function with @task"),
         (
             "import no_such_library\n",
             r"ModuleNotFoundError: No module named 'no_such_library' \(line 1 of .*my_tasks.py",
@@ -204,6 +204,7 @@ IMAGE_TASKS = {
     "mnist-cnn": ("mnist", (28, 28), (28, 28, 1)),
     "fashion-mnist-cnn": ("fashion-mnist", (28, 28), (28, 28, 1)),
     "cifar10-resnet": ("cifar10", (32, 32, 3), (32, 32, 3)),
+    "cifar10-tutorial-resnet": ("cifar10", (32, 32, 3), (32, 32, 3)),
 }
 
 
@@ -223,7 +224,7 @@ def test_data_is_read_from_the_named_folder_or_that_of_keras(no_data: Path, name
     labels = np.arange(100, dtype=np.uint8) % 10
     images = np.zeros((100, *stored), dtype=np.uint8)
     # CIFAR-10 comes with its labels in a column.
-    column = labels[:, None] if name == "cifar10-resnet" else labels
+    column = labels[:, None] if data == "cifar10" else labels
     (no_data / folder).mkdir(parents=True, exist_ok=True)
     np.savez(no_data / folder / f"{data}.npz", x_train=images, y_train=column, x_test=images[:20], y_test=column[:20])
     problem = load()[name]()
@@ -232,6 +233,36 @@ def test_data_is_read_from_the_named_folder_or_that_of_keras(no_data: Path, name
     assert sorted(problem.validation[1]) == list(range(10))
     assert problem.test[1].shape == (20,)
     assert problem.model()(problem.test[0][:2]).shape == (2, 10)
+
+
+def test_the_small_fashion_task_takes_the_first_examples_of_each_class(no_data: Path) -> None:
+    # 2,000 of each class, one class after another; an image's first two pixels say which row it is.
+    rows = np.arange(20_000)
+    images = np.zeros((20_000, 28, 28), dtype=np.uint8)
+    images[:, 0, 0], images[:, 0, 1] = rows // 256, rows % 256
+    labels = (rows // 2000).astype(np.uint8)
+    few = rows[::1000]
+    data: dict[str, Any] = {"x_train": images, "y_train": labels, "x_test": images[few], "y_test": labels[few]}
+    np.savez(no_data / "fashion-mnist.npz", **data)
+    small, whole = (load()[name]() for name in ("fashion-mnist-cnn-4k", "fashion-mnist-cnn"))
+
+    def seen(part: Any) -> list[int]:
+        return [int(pixels[0]) * 256 + int(pixels[1]) for pixels in part[0][:, 0, :2, 0]]
+
+    # The first tenth of each class, 200, is validated on.
+    assert seen(small.validation) == [2000 * label + row for label in range(10) for row in range(100)]
+    assert seen(small.train) == [2000 * label + row for label in range(10) for row in range(200, 600)]
+    assert small.train[1].tolist() == [label for label in range(10) for _ in range(400)]
+    assert seen(small.test) == seen(whole.test) == few.tolist()
+    assert fingerprint(small) != fingerprint(whole)
+
+
+def test_the_small_fashion_task_needs_enough_of_each_class(no_data: Path) -> None:
+    labels = np.arange(100, dtype=np.uint8) % 10
+    images = np.zeros((100, 28, 28), dtype=np.uint8)
+    np.savez(no_data / "fashion-mnist.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    with pytest.raises(TaskError, match=r"every class must have 400 examples, but one has 9"):
+        load()["fashion-mnist-cnn-4k"]()
 
 
 def test_a_data_file_without_an_array_is_refused(no_data: Path) -> None:

@@ -44,13 +44,15 @@ def test_digits_reach_94_percent_on_test_data_in_20_epochs() -> None:
         direction="maximize",
         score_on_test=True,
     )
-    end, epochs = run(assignment, load()["digits-mlp"]())
+    problem = load()["digits-mlp"]()
+    end, epochs = run(assignment, problem)
     assert end is not None
     assert end.outcome == "completed"
     assert end.test_best is not None
     assert (end.test_best["accuracy"] or 0.0) > 0.94
     assert [record.epoch for record in epochs] == list(range(20))
     assert set(epochs[0].metrics) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    assert end.steps_per_epoch == math.ceil(problem.examples / 128)
     assert end.train_seconds == pytest.approx(sum(record.seconds for record in epochs), abs=1.5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from keras import layers
 
 from studies.errors import DataMissing, TaskError
-from workers.tasks.problem import Problem, take
+from workers.tasks.preactivation import preactivation_resnet
+from workers.tasks.problem import Data, Problem, take
 
 VALIDATION_FRACTION = 0.1
 """The share of the published training part that is validated on; the published test part is the test part."""
@@ -28,15 +30,32 @@ def fashion_mnist_cnn() -> Problem:
     return _problem("fashion-mnist", keras.datasets.fashion_mnist, _small_cnn)
 
 
+def fashion_mnist_cnn_4k() -> Problem:
+    """A small part of the training and the validation data of fashion-mnist-cnn; else the same problem."""
+    whole = fashion_mnist_cnn()
+    return replace(
+        whole,
+        train=_first_of_each_class(whole.train, 400),
+        validation=_first_of_each_class(whole.validation, 100),
+    )
+
+
 def cifar10_resnet() -> Problem:
     """Colour photographs of 32x32 pixels."""
     return _problem("cifar10", keras.datasets.cifar10, resnet20)
 
 
+def cifar10_tutorial_resnet() -> Problem:
+    """Colour photographs of 32x32 pixels, in the split of cifar10-resnet, with another network."""
+    return _problem("cifar10", keras.datasets.cifar10, preactivation_resnet)
+
+
 BUILDERS: dict[str, Callable[[], Problem]] = {
     "mnist-cnn": mnist_cnn,
     "fashion-mnist-cnn": fashion_mnist_cnn,
+    "fashion-mnist-cnn-4k": fashion_mnist_cnn_4k,
     "cifar10-resnet": cifar10_resnet,
+    "cifar10-tutorial-resnet": cifar10_tutorial_resnet,
 }
 
 _KERAS_FILES = {
@@ -112,6 +131,15 @@ def _held_out_rows(labels: Any, fraction: float) -> Any:
         rows = np.flatnonzero(labels == label)
         held_out[rows[: round(fraction * len(rows))]] = True
     return held_out
+
+
+def _first_of_each_class(data: Data, examples: int) -> Data:
+    """As many examples of every class, in their order. Raises TaskError where a class has fewer."""
+    labels = data[1]
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    if (fewest := min(map(len, rows))) < examples:
+        raise TaskError(f"every class must have {examples} examples, but one has {fewest}")
+    return take(data, np.sort(np.concatenate([of_class[:examples] for of_class in rows])))
 
 
 def _small_cnn() -> keras.Model:
