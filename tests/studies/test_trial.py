@@ -154,7 +154,7 @@ def test_built_in_tasks_are_those_of_the_readme() -> None:
         "diabetes-mlp",
         "mnist-cnn",
         "fashion-mnist-cnn",
-        "fashion-mnist-cnn-6k",
+        "fashion-mnist-cnn-4k",
         "cifar10-resnet",
         "cifar10-tutorial-resnet",
     ]

@@ -96,7 +96,8 @@ def compiled(optimizer: Any) -> OneWeight:
 def fit(model: OneWeight, *callbacks: Any, initial_epoch: int = 0) -> list[float]:
     """The rates that a training applies, step by step."""
     model.moves.clear()
-    batches = itertools.repeat((np.ones((1, 1), dtype=np.float32),))  # an array would take longer to be made ready
+    one = np.ones((1, 1), dtype=np.float32)
+    batches = ((one,) for _ in itertools.count())  # an array would take longer to be made ready
     options = {"epochs": EPOCHS, "initial_epoch": initial_epoch, "verbose": 0, "shuffle": False}
     model.fit(batches, steps_per_epoch=STEPS, callbacks=[Says(), *callbacks], **options)
     return list(model.moves)
