@@ -9,7 +9,7 @@ demo: $(INSTALLED)
 	$(BIN)/lr-arena demo
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
