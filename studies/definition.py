@@ -33,6 +33,7 @@ from studies.parameters import (
     check_domain,
     check_parameters,
     complete_space,
+    in_our_words,
     parameter_fields,
     write_domain,
 )
@@ -397,8 +398,7 @@ def field_errors(error: ValidationError) -> list[FieldError]:
         elif item["type"] == "missing":
             found.append(FieldError(path, None, "this field is required"))
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            found.append(FieldError(path, item["input"], message[:1].lower() + message[1:]))
+            found.append(FieldError(path, item["input"], in_our_words(item["msg"])))
     return found
 
 

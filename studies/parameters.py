@@ -177,7 +177,7 @@ def check_domain(annotation: Any, raw: object) -> Fixed | Range | Choice:
             return adapter.validate_python(given, strict=True)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            raise ValueError(f"{label}{_lower_first(first['msg'])}") from None
+            raise ValueError(f"{label}{in_our_words(first['msg'])}") from None
 
     if data["kind"] == "range":
         if kind not in ("int", "float"):
@@ -322,6 +322,7 @@ def _marks(field: FieldInfo) -> Iterator[Any]:
         yield from mark if isinstance(mark, annotated_types.GroupedMetadata) else (mark,)
 
 
-def _lower_first(message: str) -> str:
+def in_our_words(message: str) -> str:
+    """A message of pydantic as it stands behind a field's name."""
     message = message.removeprefix("Value error, ")
     return message[:1].lower() + message[1:]

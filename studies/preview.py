@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from studies.errors import FieldError, InvalidMessage, TaskError
+from studies.parameters import in_our_words
 from studies.schedules import ClosedLoop, OpenLoop, Schedule, schedule_class
 from studies.schedules.base import Rates
 from studies.schedules.table import rate_table, warmup_rates, warmup_steps
@@ -144,7 +145,7 @@ def _schedule(given: str | Mapping[str, Any]) -> Schedule:
     except ValidationError as error:
         raise InvalidMessage(
             [
-                FieldError(".".join(["schedule", *map(str, item["loc"])]), item["input"], _sentence(item["msg"]))
+                FieldError(".".join(["schedule", *map(str, item["loc"])]), item["input"], in_our_words(item["msg"]))
                 for item in error.errors(include_url=False)
             ]
         ) from None
@@ -165,8 +166,3 @@ def _metrics(schedule: ClosedLoop, request: PreviewRequest) -> list[dict[str, fl
 
 def _bad(field: str, value: Any, message: str) -> InvalidMessage:
     return InvalidMessage([FieldError(field, value, message)])
-
-
-def _sentence(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message[:1].lower() + message[1:]

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from studies.parameters import EpochRange, Search
 from studies.schedules.base import ClosedLoop, RateState
-from studies.schedules.plateau import ROUNDING, Mode, as_float32, direction, improves, watched
+from studies.schedules.plateau import ROUNDING, WatchedMode, as_float32, direction, improves, watched
 from studies.space import Choice, Range
 
 
@@ -62,9 +62,7 @@ class AdaptiveValidation(ClosedLoop):
     stops_early: ClassVar[bool] = True
 
     type: Literal["adaptive_validation"] = "adaptive_validation"
-    mode: Mode = Field(
-        default="auto", description="is a smaller (min) or larger (max) value better? auto: from its name"
-    )
+    mode: WatchedMode = "auto"
     factor: Annotated[
         float,
         Field(gt=0, lt=1, description="what the first cut of a decline multiplies the rate by; the n-th: factor^n"),
@@ -155,9 +153,7 @@ class Greedy(ClosedLoop):
     )
 
     type: Literal["greedy"] = "greedy"
-    mode: Mode = Field(
-        default="auto", description="is a smaller (min) or larger (max) value better? auto: from its name"
-    )
+    mode: WatchedMode = "auto"
     factor: Annotated[
         float,
         Field(gt=0, lt=1, description="the rate is divided by it after an improvement, multiplied by it after none"),

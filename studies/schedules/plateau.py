@@ -14,6 +14,7 @@ from studies.schedules.base import ClosedLoop, RateState
 from studies.space import Range
 
 Mode = Literal["auto", "min", "max"]
+WatchedMode = Annotated[Mode, Field(description="is a smaller (min) or larger (max) value better? auto: from its name")]
 
 
 class PlateauState(RateState):
@@ -58,9 +59,7 @@ class ReduceOnPlateau(ClosedLoop):
     )
 
     type: Literal["reduce_on_plateau"] = "reduce_on_plateau"
-    mode: Mode = Field(
-        default="auto", description="is a smaller (min) or larger (max) value better? auto: from its name"
-    )
+    mode: WatchedMode = "auto"
     factor: Annotated[
         float,
         Field(gt=0, lt=1, description="what a reduction multiplies the rate by"),
