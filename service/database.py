@@ -1,14 +1,17 @@
-"""Engines, transactions and migrations. SQLite by default; every statement is written for PostgreSQL too.
+"""Engines, transactions and migrations: SQLite by default, PostgreSQL in earnest, the same statements on both.
 
-A transaction is either `reading` or `writing`. On SQLite a writing one takes the lock when it begins:
-there is no upgrade from read to write that could fail half-way.
+A transaction is either `reading` or `writing`. On SQLite a writing one takes the lock when it begins: there is no
+upgrade from read to write that could fail half-way. On PostgreSQL a writing one is READ COMMITTED, so that after
+waiting for a row it sees the row as it is now, and a reading one is REPEATABLE READ: one state throughout.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,45 +20,88 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Table, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from studies.errors import DatabaseError
 
 BUSY_TIMEOUT_SECONDS = 30
+CONNECT_SECONDS = 5
+"""How long PostgreSQL may take to answer a new connection."""
+STATEMENT_SECONDS = 30
+"""How long PostgreSQL works at a statement, or waits for a lock, before it gives up."""
+POOL_SIZE = 50
+"""More than the threads that a web process answers requests with."""
+OLDEST_POSTGRESQL = 14
+_CHUNK_ROWS = 5_000
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_MIGRATING = 7_232_917_001
+"""The advisory lock of PostgreSQL that services which start side by side take to migrate one after another."""
 
 
 def open_database(url: str) -> Engine:
     """An engine for a database URL. Nothing is created yet. Raises DatabaseError for a URL it cannot use."""
     try:
         parsed = make_url(url)
-        if parsed.get_backend_name() != "sqlite":
-            raise DatabaseError(
-                f"the database {parsed.render_as_string()!r} is not supported: give a file, as sqlite:///lr-arena.db"
-            )
-        if parsed.database in (None, "", ":memory:"):
-            raise DatabaseError("an in-memory SQLite database cannot be shared by processes: give a file")
-        engine = sqlalchemy.create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, pool_size=50)
+        match parsed.get_backend_name():
+            case "sqlite":
+                return _open_sqlite(parsed)
+            case "postgresql":
+                return _open_postgresql(parsed)
     except (ArgumentError, NoSuchModuleError) as error:
         raise DatabaseError(f"{url!r} is not a database URL ({error}); an example: sqlite:///lr-arena.db") from error
+    raise DatabaseError(
+        f"the database {parsed.render_as_string()!r} is not supported: give a file, as sqlite:///lr-arena.db, "
+        "or a PostgreSQL database, as postgresql://user:password@host/name"
+    )
+
+
+def _open_sqlite(url: URL) -> Engine:
+    if url.database in (None, "", ":memory:"):
+        raise DatabaseError("an in-memory SQLite database cannot be shared by processes: give a file")
+    engine = sqlalchemy.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_SECONDS}, pool_size=POOL_SIZE)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
 
 
+def _open_postgresql(url: URL) -> Engine:
+    if url.drivername not in ("postgresql", "postgresql+psycopg"):
+        raise DatabaseError(
+            f"the driver of {url.render_as_string()!r} is not supported: write postgresql://user:password@host/name"
+        )
+    settings = {
+        "statement_timeout": STATEMENT_SECONDS * 1000,
+        "lock_timeout": STATEMENT_SECONDS * 1000,
+        "idle_in_transaction_session_timeout": 2 * STATEMENT_SECONDS * 1000,  # of a process that was frozen
+        "timezone": "UTC",
+    }
+    return sqlalchemy.create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=POOL_SIZE,
+        pool_use_lifo=True,  # a few warm connections rather than many
+        connect_args={
+            "connect_timeout": CONNECT_SECONDS,
+            "keepalives_idle": 30,
+            "tcp_user_timeout": STATEMENT_SECONDS * 1000,
+            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
+        },
+    )
+
+
 def migrate(engine: Engine) -> None:
     """Bring the schema to this release's, from nothing or from any earlier one.
 
-    Raises DatabaseError if the file cannot be opened or was made by a newer release.
+    Raises DatabaseError if the database cannot be opened, is too old a PostgreSQL, or was made by a newer release.
     """
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
     scripts = ScriptDirectory.from_config(config)
     known = {script.revision for script in scripts.walk_revisions()}
     try:
-        with _remaking_tables(engine) as connection:
+        with _changing_tables(engine) as connection:
             current = MigrationContext.configure(connection).get_current_revision()
             if current is not None and current not in known:
                 raise DatabaseError(
@@ -65,22 +111,67 @@ def migrate(engine: Engine) -> None:
             if current != scripts.get_current_head():
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
-                _check_references(connection)
+                if engine.dialect.name == "sqlite":
+                    _check_references(connection)
     except OperationalError as error:
         raise DatabaseError(f"the database {engine.url} cannot be opened: {error.orig}") from error
+
+
+@cache
+def newest_schema() -> str:
+    """The revision of the schema that this release works with."""
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    head = ScriptDirectory.from_config(config).get_current_head()
+    assert head is not None
+    return head
+
+
+def schema_of(connection: Connection) -> str | None:
+    """The revision of the database's schema; None where there is none."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error says that the database is busy or away, so that the same may succeed later."""
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return True
+    return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that sees one state of the database and changes nothing."""
-    with engine.connect() as connection, connection.begin():
-        yield connection
+    with engine.connect() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+        with connection.begin():
+            yield connection
 
 
 @contextmanager
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that may write: commits at the end, rolls back on any error."""
     with engine.connect().execution_options(writing=True) as connection, connection.begin():
+        yield connection
+
+
+@contextmanager
+def _changing_tables(engine: Engine) -> Iterator[Connection]:
+    if engine.dialect.name == "sqlite":
+        with _remaking_tables(engine) as connection:
+            yield connection
+        return
+    with writing(engine) as connection:
+        version = int((connection.dialect.server_version_info or (0,))[0])
+        if version < OLDEST_POSTGRESQL:
+            raise DatabaseError(
+                f"the database {engine.url} is PostgreSQL {version}: LR Arena needs {OLDEST_POSTGRESQL} or newer"
+            )
+        # A large table may take its time, and another service that migrates may, too.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SET LOCAL lock_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
         yield connection
 
 
@@ -114,32 +205,81 @@ def _check_references(connection: Connection) -> None:
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows, leaving those alone whose primary key is there already."""
+    """Insert rows, leaving those alone whose key is there already."""
     if rows:
-        insert = (postgresql if connection.dialect.name == "postgresql" else sqlite).insert
-        connection.execute(insert(table).on_conflict_do_nothing(), list(rows))
+        connection.execute(new_rows(connection, table), list(rows))
+
+
+def insert_many(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Insert any number of rows that all have the same plain columns (numbers, text; no JSON)."""
+    remaining = iter(rows)
+    if connection.dialect.name == "postgresql":
+        _copy(connection, table, remaining)
+        return
+    while chunk := list(islice(remaining, _CHUNK_ROWS)):
+        connection.execute(table.insert(), chunk)
+
+
+def _copy(connection: Connection, table: Table, rows: Iterator[Mapping[str, Any]]) -> None:
+    """COPY is some ten times as fast as INSERT."""
+    first = next(rows, None)
+    if first is None:
+        return
+    statement = f"COPY {table.name} ({', '.join(first)}) FROM STDIN"
+    cursor = connection.connection.cursor()
+    try:
+        with cursor.copy(statement) as copy:
+            for row in chain([first], rows):
+                copy.write_row([row[name] for name in first])
+    finally:
+        cursor.close()
+
+
+@cache
+def _new_rows(table: Table, dialect: str) -> postgresql.Insert | sqlite.Insert:
+    if dialect == "postgresql":
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()
+
+
+def new_rows(connection: Connection, table: Table) -> postgresql.Insert | sqlite.Insert:
+    """An insertion that leaves a row alone whose key is there already, and then returns nothing."""
+    return _new_rows(table, connection.dialect.name)
+
+
+_STATE_OF_DATA = {"sqlite": "PRAGMA data_version", "postgresql": "SELECT CAST(pg_current_snapshot() AS text)"}
 
 
 class ChangeSignal:
-    """Tells whether anybody committed since it was last asked. Not for several threads at once."""
+    """Tells whether anybody committed since it was last asked. Not for several threads at once.
+
+    On PostgreSQL what is compared is the snapshot that a new statement would see, so that a change is noticed
+    exactly when it can be read; transactions that were rolled back, and those of other databases, count too.
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self._connection = engine.raw_connection()
-        self._version: int | None = None
+        self._engine = engine
+        self._connection: Connection | None = None
+        self._seen: object = None
 
     def changed(self) -> bool:
         """True at first, and whenever another connection has committed since."""
-        cursor = self._connection.cursor()
+        if self._connection is None:
+            self._connection = self._engine.connect()
         try:
-            (version,) = cursor.execute("PRAGMA data_version").fetchone()
-        finally:
-            cursor.close()
-        before, self._version = self._version, version
-        return bool(before != version)
+            now = self._connection.exec_driver_sql(_STATE_OF_DATA[self._engine.dialect.name]).scalar_one()
+            self._connection.rollback()
+        except DBAPIError:
+            self.close()
+            raise
+        before, self._seen = self._seen, now
+        return bool(before != now)
 
     def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+        """Give the connection back; another question takes a new one."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:

@@ -1,4 +1,4 @@
-"""The director's process: `python -m service.directing DATABASE LIFELINE_FD`."""
+"""The director's process: `python -m service.directing LIFELINE_FD`; the settings come by the environment."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from service.database import open_database
 from service.director import Director
 from service.lifeline import end_with_parent
 from service.logs import configure
+from service.settings import Settings
 
 
-def main(database: str, lifeline_fd: str) -> None:
+def main(lifeline_fd: str) -> None:
     """Direct until SIGTERM, or until the supervisor is gone."""
     configure("director")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda _number, _frame: stop.set())
     end_with_parent(int(lifeline_fd))
-    engine = open_database(database)
-    Director(engine).run(stop)
+    settings = Settings.from_environment()
+    engine = open_database(settings.database)
+    Director(engine, lease=settings.lease).run(stop)
     engine.dispose()
 
 

@@ -6,18 +6,19 @@ study's row until the commit, so revisions become visible in their order.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, bindparam, update
 
 from service.tables import studies
 
 
 def advance(connection: Connection, study_id: int) -> int:
     """The next revision of the study, for a trial that ends in this transaction."""
-    return int(
-        connection.execute(
-            update(studies)
-            .where(studies.c.id == study_id)
-            .values(revision=studies.c.revision + 1)
-            .returning(studies.c.revision)
-        ).scalar_one()
-    )
+    return int(connection.execute(_ADVANCE, {"study": study_id}).scalar_one())
+
+
+_ADVANCE = (
+    update(studies)
+    .where(studies.c.id == bindparam("study"))
+    .values(revision=studies.c.revision + 1)
+    .returning(studies.c.revision)
+)

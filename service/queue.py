@@ -7,24 +7,38 @@ cut off for longer than its lease takes it up again with its next message, if no
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, String, and_, cast, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    String,
+    and_,
+    bindparam,
+    cast,
+    func,
+    not_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
 
-from service import history
+from service import history, roster
 from service.clock import SECOND, Instant
-from service.database import insert_new
-from service.tables import attempts, boards, studies, tasks, trials, workers
+from service.known import Board, Known
+from service.roster import Asking
+from service.tables import attempts, boards, requirements, studies, trials
 from studies.configuration import Configuration
-from studies.definition import StudyDefinition, read_definition
 from studies.protocol import Answer, Assignment, ClaimRequest, TrialRelease
-from studies.tasks import Direction
-from studies.trial import AttemptCounts, AttemptEnd, Phase, TrialState
+from studies.trial import OPEN, AttemptCounts, AttemptEnd, Phase, TrialState
 
-WORKER_SILENCE_SECONDS = 90
-"""A worker that was not heard of for this long is no longer counted on: its slots are not free slots."""
+RENEWED_BELOW = 0.75
+"""A lease is renewed when less than this part of it is left: most reports then write no row but their epochs."""
 
 
 @dataclass(frozen=True)
@@ -38,221 +52,270 @@ class Held:
     worker_id: str
     phase: Phase
     live: bool
+    expires_at: Instant | None
+    started_at: Instant
     counts: AttemptCounts
     stop_requested: bool
-    metric: str
-    direction: Direction
-    definition: StudyDefinition
+    stop_reason: str
+    board: Board
 
 
 # --- claim
 
 
-def announce(connection: Connection, request: ClaimRequest, now: Instant) -> None:
-    """Note the worker, its free slots and its tasks. A claim that comes again only moves `last_seen_at`."""
-    worker = request.worker
+@dataclass(frozen=True)
+class Claimed:
+    """What a claim has got. trials: None if it is worth asking again; barred: it is not, for now."""
+
+    trials: list[Assignment] | None
+    barred: bool = False
+
+
+def claim(connection: Connection, known: Known, request: ClaimRequest, now: Instant, lease: int) -> Claimed:
+    """Lease up to `request.slots` ready trials of the announced tasks to the worker, and note what it announces.
+
+    Trials of the studies of the highest priority go first, among these of the study that has the fewest running.
+    Asked again with the same request id: the trials leased then, as far as the worker still holds them
+    under that lease.
+    """
+    arrived = roster.arrive(connection, request, now)
     if _leased_before(connection, request):
-        seen(connection, worker.id, now)
-        return
-    row: dict[str, Any] = {
-        "name": worker.name,
-        "slots": worker.slots,
-        "free_slots": request.slots,
-        "backend": worker.backend,
-        "versions": worker.versions,
-        "tasks": sorted(task.name for task in request.tasks),
-        "unavailable": request.unavailable,
-        "last_seen_at": now,
-    }
-    changed = connection.execute(update(workers).where(workers.c.id == worker.id).values(**row))
-    if changed.rowcount == 0:
-        insert_new(connection, workers, [{"id": worker.id, "first_seen_at": now, **row}])
-    known = {
-        tuple(row)
-        for row in connection.execute(
-            select(tasks.c.name, tasks.c.fingerprint).where(tasks.c.name.in_([t.name for t in request.tasks]))
-        )
-    }
-    fresh = [task for task in request.tasks if (task.name, task.fingerprint or "") not in known]
-    insert_new(
-        connection,
-        tasks,
+        roster.seen(connection, request.worker.id, now)
+        rows = connection.execute(_STILL_HELD, _of_request(request))
+        return Claimed([_assignment(connection, known, row, now) for row in rows.all()])
+    leased = [] if arrived.barred else _lease_ready(connection, request, now, lease)
+    roster.announce(connection, request, request.slots - len(leased), now, known=arrived.known)
+    if not leased:
+        return Claimed(None, arrived.barred)
+    fingerprints = {task.name: task.fingerprint for task in request.tasks}
+    connection.execute(
+        attempts.insert(),
         [
             {
-                "name": task.name,
-                "fingerprint": task.fingerprint or "",
-                "manifest": task.model_dump(mode="json"),
-                "first_seen_at": now,
+                "trial_id": row.id,
+                "attempt": row.attempt,
+                "token": row.token,
+                "request_id": request.request_id,
+                "worker_id": request.worker.id,
+                "fingerprint": fingerprints[row.task],
+                "started_at": now,
             }
-            for task in fresh
+            for row in leased
         ],
     )
-
-
-def claim(connection: Connection, request: ClaimRequest, now: Instant, lease: int) -> list[Assignment] | None:
-    """Lease up to `request.slots` ready trials of the announced tasks to the worker, the longest ready first.
-
-    Asked again with the same request id: the trials leased then, as far as the worker still holds them
-    under that lease. None: nothing is ready, and nothing was leased under this request id before.
-    """
-    if not _leased_before(connection, request):
-        leased = _lease_ready(connection, request, now, lease)
-        if not leased:
-            return None
-        fingerprints = {task.name: task.fingerprint for task in request.tasks}
-        connection.execute(
-            attempts.insert(),
-            [
-                {
-                    "trial_id": row.id,
-                    "attempt": row.attempt,
-                    "token": row.token,
-                    "request_id": request.request_id,
-                    "worker_id": request.worker.id,
-                    "fingerprint": fingerprints[row.task],
-                    "started_at": now,
-                }
-                for row in leased
-            ],
-        )
-        connection.execute(
-            update(workers)
-            .where(workers.c.id == request.worker.id)
-            .values(free_slots=workers.c.free_slots - len(leased))
-        )
-    return _assignments(connection, request, now)
+    return Claimed([_assignment(connection, known, row, now) for row in sorted(leased, key=lambda row: row.id)])
 
 
 def _leased_before(connection: Connection, request: ClaimRequest) -> bool:
-    return connection.execute(select(attempts.c.trial_id).where(_of_request(request)).limit(1)).first() is not None
+    return connection.execute(_LEASED_BEFORE, _of_request(request)).first() is not None
 
 
-def _of_request(request: ClaimRequest) -> ColumnElement[bool]:
+def _of_request(request: ClaimRequest) -> dict[str, str]:
     """The attempts that this request was leased; a request id belongs to its worker."""
-    return and_(attempts.c.request_id == request.request_id, attempts.c.worker_id == request.worker.id)
+    return {"request": request.request_id, "worker": request.worker.id}
 
 
-def any_ready(connection: Connection, request: ClaimRequest) -> bool:
-    """Whether a trial is ready that this claim could have."""
-    return connection.execute(_ready(request).limit(1)).first() is not None
+_OF_REQUEST = and_(attempts.c.request_id == bindparam("request"), attempts.c.worker_id == bindparam("worker"))
+_LEASED_BEFORE = select(attempts.c.trial_id).where(_OF_REQUEST).limit(1)
 
 
-def _ready(request: ClaimRequest) -> Select[tuple[int]]:
-    return select(trials.c.id).where(
-        trials.c.state == TrialState.READY,
-        trials.c.task.in_([task.name for task in request.tasks]),
-        trials.c.study_id.in_(select(studies.c.id).where(studies.c.state == "running")),
+@dataclass(frozen=True)
+class Group:
+    """Ready trials that the same claims may have: how many, and what a worker needs for them."""
+
+    task: tuple[str, str]
+    labels: frozenset[str]
+    number: int
+
+    def suits(self, asking: Asking) -> bool:
+        """Whether a claim may have these."""
+        return self.task in asking.tasks and self.labels <= asking.labels
+
+
+def ready_groups(connection: Connection) -> list[Group]:
+    """All ready trials of studies that hand trials out, counted by what a worker needs for them."""
+    rows = connection.execute(
+        select(trials.c.study_id, trials.c.task, boards.c.fingerprint, func.count().label("number"))
+        .select_from(_ready_trials())
+        .where(_is_ready())
+        .group_by(trials.c.study_id, trials.c.task, boards.c.fingerprint)
+    ).all()
+    asked: dict[int, set[str]] = {}
+    if rows:
+        query = select(requirements).where(requirements.c.study_id.in_({row.study_id for row in rows}))
+        for row in connection.execute(query):
+            asked.setdefault(row.study_id, set()).add(row.label)
+    return [
+        Group((row.task, row.fingerprint or ""), frozenset(asked.get(row.study_id, ())), row.number) for row in rows
+    ]
+
+
+def _ready_trials() -> FromClause:
+    return trials.join(studies, studies.c.id == trials.c.study_id).join(
+        boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task)
     )
 
 
+def _is_ready() -> ColumnElement[bool]:
+    # A draining study has no trials left but those that ran before; they may be run again.
+    return and_(trials.c.state == TrialState.READY, studies.c.state.in_(["running", "draining"]))
+
+
 def _lease_ready(connection: Connection, request: ClaimRequest, now: Instant, lease: int) -> Sequence[Any]:
-    ready = _ready(request).order_by(trials.c.ready_at, trials.c.id).limit(request.slots)
-    ready = ready.with_for_update(skip_locked=True)
-    prefix = secrets.token_hex(12)
+    """Lease the trials whose turn it is, in one statement; trials that others are just leasing are passed over."""
+    asking = Asking.of(request)
     return connection.execute(
+        _LEASE_READY,
+        {
+            "announced": sorted(asking.tasks),
+            "labels": sorted(asking.labels),
+            "slots": request.slots,
+            "prefix": secrets.token_hex(12) + "-",
+            "worker": request.worker.id,
+            "now": now,
+            "expires": now + lease,
+        },
+    ).all()
+
+
+_ASSIGNED = (
+    trials.c.id,
+    trials.c.study_id,
+    trials.c.task,
+    trials.c.token,
+    trials.c.attempt,
+    trials.c.lease_expires_at,
+    trials.c.phase,
+    trials.c.number,
+    trials.c.seed,
+    trials.c.configuration,
+)
+_STILL_HELD = (
+    select(*_ASSIGNED)
+    .join(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
+    .where(_OF_REQUEST, trials.c.state == TrialState.RUNNING)
+    .order_by(trials.c.id)
+)
+
+
+def _lease_statement() -> ReturningUpdate[Any]:
+    running = (
+        select(trials.c.study_id, func.count().label("number"))
+        .where(trials.c.state == TrialState.RUNNING)
+        .group_by(trials.c.study_id)
+        .cte("running")
+    )
+    unmet = select(requirements.c.label).where(
+        requirements.c.study_id == trials.c.study_id,
+        requirements.c.label.not_in(bindparam("labels", expanding=True)),
+    )
+    met = tuple_(boards.c.task, func.coalesce(boards.c.fingerprint, ""))
+    place = func.row_number().over(partition_by=trials.c.study_id, order_by=(trials.c.ready_at, trials.c.id))
+    turns = (
+        select(trials.c.id, studies.c.priority, (place + func.coalesce(running.c.number, 0)).label("turn"))
+        .select_from(_ready_trials().outerjoin(running, running.c.study_id == trials.c.study_id))
+        .where(_is_ready(), met.in_(bindparam("announced", expanding=True)), not_(unmet.exists()))
+        .cte("turns")
+    )
+    chosen = (
+        select(trials.c.id)
+        .join(turns, turns.c.id == trials.c.id)
+        .where(trials.c.state == TrialState.READY)
+        .order_by(turns.c.priority.desc(), turns.c.turn, trials.c.ready_at, trials.c.id)
+        .limit(bindparam("slots"))
+        .with_for_update(of=trials, skip_locked=True)
+        .cte("chosen")
+        .prefix_with("MATERIALIZED", dialect="postgresql")  # evaluated once, so that it locks what it returns
+    )
+    return (
         update(trials)
-        .where(trials.c.id.in_(ready), trials.c.state == TrialState.READY)
+        .where(trials.c.id.in_(select(chosen.c.id)), trials.c.state == TrialState.READY)
         .values(
             state=TrialState.RUNNING,
             attempt=trials.c.attempt + 1,
-            token=prefix + "-" + cast(trials.c.id, String),
-            worker_id=request.worker.id,
-            lease_expires_at=now + lease,
-            started_at=func.coalesce(trials.c.started_at, now),
+            token=bindparam("prefix", type_=String) + cast(trials.c.id, String),
+            worker_id=bindparam("worker"),
+            lease_expires_at=bindparam("expires"),
+            started_at=func.coalesce(trials.c.started_at, bindparam("now", type_=BigInteger)),
+            stop_requested=False,
+            stop_reason="",
         )
-        .returning(trials.c.id, trials.c.task, trials.c.attempt, trials.c.token)
-    ).all()
+        .returning(*_ASSIGNED)
+    )
 
 
-def _assignments(connection: Connection, request: ClaimRequest, now: Instant) -> list[Assignment]:
-    rows = connection.execute(
-        select(
-            trials,
-            boards.c.metric,
-            boards.c.direction,
-            studies.c.id.label("study"),
-            studies.c.name.label("study_name"),
-            studies.c.definition,
-        )
-        .join(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
-        .join(boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task))
-        .join(studies, studies.c.id == trials.c.study_id)
-        .where(_of_request(request), trials.c.state == TrialState.RUNNING)
-        .order_by(trials.c.id)
-    ).all()
-    assignments = []
-    for row in rows:
-        definition = read_definition(row.definition)
-        configuration = Configuration.model_validate(row.configuration)
-        assignments.append(
-            Assignment(
-                trial_id=row.id,
-                token=row.token,
-                attempt=row.attempt,
-                lease_seconds=max(row.lease_expires_at - now, 0) / SECOND,
-                study=row.study_name,
-                task=row.task,
-                schedule=str(configuration.schedule["type"]),
-                phase=row.phase,
-                number=row.number,
-                seed=row.seed,
-                epochs=definition.epochs,
-                configuration=configuration,
-                metric=row.metric,
-                direction=row.direction,
-                at=definition.objective.at,
-                early_stopping=definition.early_stopping,
-                score_on_test=row.phase == "confirm",
-            )
-        )
-    return assignments
+# Statements of the busiest routes are made once: to make one takes SQLAlchemy longer than to run it.
+_LEASE_READY = _lease_statement()
+
+
+def _assignment(connection: Connection, known: Known, row: Any, now: Instant) -> Assignment:
+    board = known.board(connection, row.study_id, row.task)
+    configuration = Configuration.model_validate(row.configuration)
+    return Assignment(
+        trial_id=row.id,
+        token=row.token,
+        attempt=row.attempt,
+        lease_seconds=max(row.lease_expires_at - now, 0) / SECOND,
+        study=board.study,
+        task=row.task,
+        schedule=str(configuration.schedule["type"]),
+        phase=row.phase,
+        number=row.number,
+        seed=row.seed,
+        epochs=board.definition.epochs,
+        configuration=configuration,
+        metric=board.metric,
+        direction=board.direction,
+        at=board.definition.objective.at,
+        early_stopping=board.definition.early_stopping,
+        score_on_test=row.phase == "confirm",
+    )
 
 
 # --- renew
 
 
-def seen(connection: Connection, worker_id: str, now: Instant) -> None:
-    """Note that the worker is alive."""
-    connection.execute(update(workers).where(workers.c.id == worker_id).values(last_seen_at=now))
-
-
-def hold(connection: Connection, tokens: dict[int, str]) -> dict[int, Held | Answer]:
+def hold(
+    connection: Connection, known: Known, tokens: dict[int, str], *, lock: bool = True
+) -> dict[int, Held | Answer]:
     """What the sender of a message holds: by trial, the lease it may act under, or the answer that refuses it.
 
-    tokens: trial id -> the token the message carries. Locks the trials until the transaction ends.
+    tokens: trial id -> the token the message carries. lock: keep the trials as they are until the transaction ends.
     """
-    rows = {
-        row.id: row
-        for row in connection.execute(
-            select(
-                trials.c.id,
-                trials.c.study_id,
-                trials.c.state,
-                trials.c.token,
-                trials.c.attempt,
-                trials.c.worker_id,
-                trials.c.phase,
-                trials.c.crashed,
-                trials.c.lost,
-                trials.c.preempted,
-                trials.c.stop_requested,
-                attempts.c.end,
-                boards.c.metric,
-                boards.c.direction,
-                studies.c.definition,
-            )
-            .outerjoin(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
-            .join(boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task))
-            .join(studies, studies.c.id == trials.c.study_id)
-            .where(trials.c.id.in_(list(tokens)))
-            .order_by(trials.c.id)  # always locked in the same order
-            .with_for_update(of=trials)
-        )
+    query = _HOLD_LOCKED if lock else _HOLD
+    rows = {row.id: row for row in connection.execute(query, {"ids": list(tokens)})}
+    return {
+        trial_id: _held(connection, known, trial_id, token, rows.get(trial_id)) for trial_id, token in tokens.items()
     }
-    return {trial_id: _held(trial_id, token, rows.get(trial_id)) for trial_id, token in tokens.items()}
 
 
-def _held(trial_id: int, token: str, row: Any) -> Held | Answer:
+_HOLD = (
+    select(
+        trials.c.id,
+        trials.c.study_id,
+        trials.c.task,
+        trials.c.state,
+        trials.c.token,
+        trials.c.attempt,
+        trials.c.worker_id,
+        trials.c.phase,
+        trials.c.lease_expires_at,
+        trials.c.crashed,
+        trials.c.lost,
+        trials.c.preempted,
+        trials.c.stop_requested,
+        trials.c.stop_reason,
+        attempts.c.end,
+        attempts.c.started_at,
+    )
+    .outerjoin(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
+    .where(trials.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(trials.c.id)  # always locked in the same order
+)
+_HOLD_LOCKED = _HOLD.with_for_update(of=trials)
+
+
+def _held(connection: Connection, known: Known, trial_id: int, token: str, row: Any) -> Held | Answer:
     if row is None:
         return _stale(trial_id, "there is no such trial")
     if row.token is None or not secrets.compare_digest(row.token.encode(), token.encode()):
@@ -267,26 +330,32 @@ def _held(trial_id: int, token: str, row: Any) -> Held | Answer:
             worker_id=row.worker_id,
             phase=row.phase,
             live=not expired,
+            expires_at=row.lease_expires_at,
+            started_at=row.started_at,
             counts=AttemptCounts(crashed=row.crashed, lost=row.lost, preempted=row.preempted),
             stop_requested=row.stop_requested,
-            metric=row.metric,
-            direction=row.direction,
-            definition=read_definition(row.definition),
+            stop_reason=row.stop_reason,
+            board=known.board(connection, row.study_id, row.task),
         )
     if row.end == AttemptEnd.CANCELLED:
-        return _stale(trial_id, "the study was cancelled")
+        return _stale(trial_id, "the study was cancelled", unwanted=True)
     if row.end == AttemptEnd.LOST:
         return _stale(trial_id, f"the lease expired, and the trial is {row.state}")
     # Ended by its holder under this very token: a message that came twice, or late. Nothing is left to do.
     return Answer(trial_id=trial_id, status=200, command="abandon", detail=f"the attempt has ended: {row.end}")
 
 
-def _stale(trial_id: int, detail: str) -> Answer:
-    return Answer(trial_id=trial_id, status=409, command="abandon", detail=detail)
+def _stale(trial_id: int, detail: str, *, unwanted: bool = False) -> Answer:
+    return Answer(trial_id=trial_id, status=409, command="abandon", detail=detail, unwanted=unwanted)
+
+
+def due_for_renewal(held: Held, now: Instant, lease: int) -> bool:
+    """Whether a lease is to be renewed by a message that comes now: it has run for a while, or out."""
+    return not held.live or held.expires_at is None or held.expires_at - now < RENEWED_BELOW * lease
 
 
 def renew(connection: Connection, held: Sequence[Held], now: Instant, lease: int) -> None:
-    """Give the leases their full length from now; take up expired ones that nobody has had since."""
+    """Give leases, whose trials are locked, their full length from now; take up expired ones nobody has had since."""
     if not held:
         return
     connection.execute(
@@ -320,7 +389,6 @@ def release(connection: Connection, item: TrialRelease, held: Held, now: Instant
     )
     end_attempt(connection, held.trial_id, held.attempt, end, now, reason=item.reason, log_end=item.log_end)
     _back_or_failed(connection, held.trial_id, held.study_id, counts, now, item.reason)
-    free_slot(connection, held.worker_id)
 
 
 def expire(connection: Connection, now: Instant) -> int:
@@ -339,7 +407,7 @@ def expire(connection: Connection, now: Instant) -> int:
         .order_by(trials.c.id)
         .with_for_update(skip_locked=True)
     ).all()
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.study_id):  # studies, too, are always locked in the same order
         counts = AttemptCounts(crashed=row.crashed, lost=row.lost + 1, preempted=row.preempted)
         reason = f"nothing was heard of worker {row.worker_id} until the lease expired"
         end_attempt(connection, row.id, row.attempt, AttemptEnd.LOST, now, reason=reason)
@@ -374,6 +442,13 @@ def _back_or_failed(
     connection.execute(update(trials).where(trials.c.id == trial_id).values(**values))
 
 
+_END_ATTEMPT = (
+    update(attempts)
+    .where(attempts.c.trial_id == bindparam("of_trial"), attempts.c.attempt == bindparam("number"))
+    .values(ended_at=bindparam("now"), end=bindparam("how"), reason=bindparam("why"), log_end=bindparam("log"))
+)
+
+
 def end_attempt(
     connection: Connection,
     trial_id: int,
@@ -386,38 +461,51 @@ def end_attempt(
 ) -> None:
     """Note how an attempt ended."""
     connection.execute(
-        update(attempts)
-        .where(attempts.c.trial_id == trial_id, attempts.c.attempt == attempt)
-        .values(ended_at=now, end=str(end), reason=reason, log_end=log_end)
+        _END_ATTEMPT,
+        {"of_trial": trial_id, "number": attempt, "now": now, "how": str(end), "why": reason, "log": log_end},
     )
 
 
-def free_slot(connection: Connection, worker_id: str) -> None:
-    """One more slot of the worker has nothing to do: the director may fill in a trial for it already."""
-    connection.execute(
-        update(workers)
-        .where(workers.c.id == worker_id, workers.c.free_slots < workers.c.slots)
-        .values(free_slots=workers.c.free_slots + 1)
-    )
-
-
-def cancel_open(connection: Connection, study_id: int, now: Instant) -> None:
-    """End every open trial of a study; running ones hear of it with their next message."""
+def lock_open(connection: Connection, study_id: int) -> None:
+    """Lock the open trials of a study, as whoever ends a trial does before it locks the study's row."""
     of_study = (trials.c.study_id == study_id) & trials.c.finished_at.is_(None)
+    connection.execute(select(trials.c.id).where(of_study).order_by(trials.c.id).with_for_update()).all()
+
+
+def cancel(
+    connection: Connection,
+    study_id: int,
+    now: Instant,
+    reason: str,
+    *,
+    states: Collection[TrialState] = OPEN,
+    phases: Collection[Phase] = ("range_test", "search", "confirm"),
+) -> int:
+    """Cancel the open trials of a study; running ones hear of it with their next message. How many there were.
+
+    states, phases: of these alone.
+    """
+    of_study = and_(
+        trials.c.study_id == study_id,
+        trials.c.finished_at.is_(None),
+        trials.c.state.in_(sorted(states)),
+        trials.c.phase.in_(sorted(phases)),
+    )
     running = select(trials.c.id).where(of_study, trials.c.state == TrialState.RUNNING)
     connection.execute(
         update(attempts)
         .where(attempts.c.trial_id.in_(running), attempts.c.end.is_(None))
-        .values(ended_at=now, end=str(AttemptEnd.CANCELLED), reason="the study was cancelled")
+        .values(ended_at=now, end=str(AttemptEnd.CANCELLED), reason=reason)
     )
-    connection.execute(
+    ended = connection.execute(
         update(trials)
         .where(of_study)
         .values(
             state=TrialState.CANCELLED,
             lease_expires_at=None,
             finished_at=now,
-            reason="the study was cancelled",
+            reason=reason,
             revision=history.advance(connection, study_id),
         )
     )
+    return ended.rowcount

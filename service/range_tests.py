@@ -51,6 +51,12 @@ def planned(definition: StudyDefinition, study_id: int, now: Instant) -> list[di
 # --- judging
 
 
+def any_ended(connection: Connection, study_id: int) -> bool:
+    """Whether a range test has ended that was not judged yet."""
+    ended = _select(boards.c.study_id == study_id, boards.c.awaits_range_test, trials.c.finished_at.is_not(None))
+    return connection.execute(ended.limit(1)).first() is not None
+
+
 def judge(connection: Connection, study_id: int) -> None:
     """Let the search of each task begin whose range test has ended, over the range that it found.
 

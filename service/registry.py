@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, func, select, update
 
-from service import queue, range_tests
+from service import queue, range_tests, roster
 from service.clock import SECOND, Instant, iso, iso_or_none
-from service.queue import WORKER_SILENCE_SECONDS
-from service.tables import JOINT_LANE, arms, attempts, boards, studies, tasks, trials, workers
+from service.database import insert_many, insert_new, new_rows
+from service.tables import JOINT_LANE, arms, boards, requirements, studies, tasks, trials, workers
 from studies.definition import StudyDefinition, read_definition
 from studies.errors import ForbiddenTransition, NameTaken, NotFound, suggestion
 from studies.protocol import (
@@ -22,13 +22,12 @@ from studies.protocol import (
     StudySummary,
     StudyView,
     TaskView,
-    WorkerView,
 )
 from studies.seeds import training_seed
 from studies.tasks import BUILT_IN_TASKS, TaskManifest
 from studies.trial import TERMINAL, TrialState
 
-_CHUNK_ROWS = 5_000
+_NOT_BEGUN = (TrialState.PLANNED, TrialState.READY)
 
 
 # --- accept
@@ -42,20 +41,30 @@ def accept(connection: Connection, definition: StudyDefinition, now: Instant) ->
     Raises NameTaken if another definition has the name.
     """
     written = definition.model_dump(mode="json")
-    existing = connection.execute(
-        select(studies.c.id, studies.c.definition).where(studies.c.name == definition.name)
-    ).first()
-    if existing is not None:
+    deadline = definition.limits.deadline
+    row = {
+        "name": definition.name,
+        "state": "running",
+        "definition": written,
+        "priority": definition.priority,
+        "deadline_at": None if deadline is None else int(deadline.timestamp() * SECOND),
+        "train_seconds": definition.limits.train_seconds,
+        "created_at": now,
+    }
+    # Of two that come at once the second waits here for the first to be committed.
+    study_id: int | None = connection.execute(
+        new_rows(connection, studies).values(**row).returning(studies.c.id)
+    ).scalar()
+    if study_id is None:
+        existing = connection.execute(
+            select(studies.c.id, studies.c.definition).where(studies.c.name == definition.name)
+        ).one()
         before = read_definition(existing.definition).model_dump(mode="json")
         differing = [field for field in written if written[field] != before[field]]
         if differing:
             raise NameTaken(definition.name, differing)
         return existing.id, False
-    study_id: int = connection.execute(
-        studies.insert()
-        .values(name=definition.name, state="running", definition=written, created_at=now)
-        .returning(studies.c.id)
-    ).scalar_one()
+    insert_new(connection, requirements, [{"study_id": study_id, "label": x} for x in definition.requires.as_pairs()])
     announced = announced_manifests(connection, definition.tasks)
     for position, task in enumerate(definition.tasks):
         manifest = announced.get(task) or BUILT_IN_TASKS.get(task)
@@ -85,9 +94,7 @@ def accept(connection: Connection, definition: StudyDefinition, now: Instant) ->
     )
     if definition.has_range_tests:
         connection.execute(trials.insert(), range_tests.planned(definition, study_id, now))
-    rows = _search_trials(connection, study_id, definition, now)
-    while chunk := list(islice(rows, _CHUNK_ROWS)):
-        connection.execute(trials.insert(), chunk)
+    insert_many(connection, trials, _search_trials(connection, study_id, definition, now))
     return study_id, True
 
 
@@ -140,6 +147,14 @@ def pause(connection: Connection, name: str) -> None:
     _move(connection, name, {"running": "paused", "paused": "paused"}, None)
 
 
+def drain(connection: Connection, name: str, now: Instant) -> None:
+    """Start no more trials of a study; when the running ones have ended, it ends. Once more changes nothing."""
+    row = _study_row(connection, name)
+    queue.lock_open(connection, row.id)
+    if _move(connection, name, {"running": "draining", "paused": "draining", "draining": "draining"}, None):
+        queue.cancel(connection, row.id, now, "the study was drained", states=_NOT_BEGUN)
+
+
 def resume(connection: Connection, name: str) -> None:
     """Hand out trials of a paused study again. Once more changes nothing."""
     _move(connection, name, {"paused": "running", "running": "running"}, None)
@@ -147,24 +162,28 @@ def resume(connection: Connection, name: str) -> None:
 
 def cancel(connection: Connection, name: str, now: Instant) -> None:
     """End a study for good: open trials are cancelled, workers are told to abandon. Once more changes nothing."""
-    row = _study_row(connection, name, lock=True)
-    if row.state == "cancelled":
-        return
-    _move(connection, name, {"running": "cancelled", "paused": "cancelled"}, now)
-    queue.cancel_open(connection, row.id, now)
+    row = _study_row(connection, name)
+    queue.lock_open(connection, row.id)
+    open_states = ("running", "paused", "draining")
+    if _move(connection, name, {**dict.fromkeys(open_states, "cancelled"), "cancelled": "cancelled"}, now):
+        queue.cancel(connection, row.id, now, "the study was cancelled")
 
 
-def _move(connection: Connection, name: str, allowed: Mapping[str, str], finished_at: Instant | None) -> None:
+def _move(connection: Connection, name: str, allowed: Mapping[str, str], finished_at: Instant | None) -> bool:
+    """Bring a study from its state to the next one; False if it is there already. Raises ForbiddenTransition."""
     row = _study_row(connection, name, lock=True)
     if row.state not in allowed:
         raise ForbiddenTransition(
             f"the study {name!r} is {row.state}; this needs one that is {' or '.join(sorted(allowed))}"
         )
+    if row.state == allowed[row.state]:
+        return False
     connection.execute(
         update(studies)
         .where(studies.c.id == row.id)
         .values(state=allowed[row.state], finished_at=finished_at, paused_because="")
     )
+    return True
 
 
 def _study_row(connection: Connection, name: str, *, lock: bool = False) -> Any:
@@ -195,7 +214,7 @@ def list_studies(connection: Connection) -> list[StudySummary]:
     return [_summary(row, counts.get(row.id, {}), waiting.get(row.id, [])) for row in rows]
 
 
-def view(connection: Connection, name: str) -> StudyView:
+def view(connection: Connection, name: str, now: Instant) -> StudyView:
     """A study with its progress and warnings. Raises NotFound."""
     row = _study_row(connection, name)
     definition = read_definition(row.definition)
@@ -243,6 +262,8 @@ def view(connection: Connection, name: str) -> StudyView:
         unassigned=unassigned,
         warnings=[
             *([f"the service paused this study: {row.paused_because}"] if row.paused_because else []),
+            *([f"the search was ended early: {row.search_closed}"] if row.search_closed else []),
+            *_other_fingerprints(connection, row.id, now),
             *_warnings(connection, row.state, definition, progress, waiting, tests),
         ],
     )
@@ -284,6 +305,26 @@ def _waiting_tasks(connection: Connection) -> dict[int, list[str]]:
     return waiting
 
 
+def _other_fingerprints(connection: Connection, study_id: int, now: Instant) -> list[str]:
+    """Of each task that workers announce with other data or code than the study's trials have met: a sentence."""
+    alive = roster.announced_now(connection, now)
+    rows = connection.execute(
+        select(boards.c.task, boards.c.fingerprint)
+        .where(boards.c.study_id == study_id, boards.c.fingerprint.is_not(None))
+        .order_by(boards.c.position)
+    )
+    found = []
+    for task, fingerprint in rows:
+        others = sorted(set(alive.get(task, ())) - {fingerprint})
+        if others:
+            shown = ", ".join(repr(other) for other in others)
+            found.append(
+                f"workers announce {task!r} with another fingerprint ({shown}) than this study's ({fingerprint!r}): "
+                "other data or code; they are given no trials of it, and results are not pooled"
+            )
+    return found
+
+
 def _warnings(
     connection: Connection,
     state: str,
@@ -317,50 +358,20 @@ def _warnings(
 
 def list_tasks(connection: Connection, now: Instant) -> list[TaskView]:
     """The tasks that were announced, and those that workers know but cannot run."""
-    alive: dict[str, int] = {}
-    for row in connection.execute(select(workers.c.tasks).where(workers.c.last_seen_at >= _alive_since(now))):
-        for name in row.tasks:
-            alive[name] = alive.get(name, 0) + 1
+    alive = roster.announced_now(connection, now)
     reasons = _unavailable(connection)
     announced = connection.execute(select(tasks).order_by(tasks.c.name, tasks.c.first_seen_at)).all()
     views = [
-        TaskView(**row.manifest, workers=alive.get(row.name, 0), reasons=reasons.get(row.name, [])) for row in announced
+        TaskView(
+            **row.manifest,
+            workers=alive.get(row.name, Counter())[row.fingerprint],
+            reasons=reasons.get(row.name, []),
+            conflicting=bool(set(alive.get(row.name, ())) - {row.fingerprint}),
+        )
+        for row in announced
     ]
     missing = sorted(set(reasons) & set(BUILT_IN_TASKS) - {row.name for row in announced})
     return views + [TaskView(**BUILT_IN_TASKS[name].model_dump(), workers=0, reasons=reasons[name]) for name in missing]
-
-
-def list_workers(connection: Connection, now: Instant) -> list[WorkerView]:
-    """The workers that have asked for trials, the last heard of first."""
-    running: dict[str, list[int]] = {}
-    for trial in connection.execute(
-        select(trials.c.worker_id, trials.c.id).where(trials.c.state == TrialState.RUNNING).order_by(trials.c.id)
-    ):
-        running.setdefault(trial.worker_id, []).append(trial.id)
-    lost = {
-        row.worker_id: row.n
-        for row in connection.execute(
-            select(attempts.c.worker_id, func.count().label("n"))
-            .where(attempts.c.end == "lost")
-            .group_by(attempts.c.worker_id)
-        )
-    }
-    return [
-        WorkerView(
-            id=row.id,
-            name=row.name,
-            alive=row.last_seen_at >= _alive_since(now),
-            slots=row.slots,
-            backend=row.backend,
-            versions=row.versions,
-            tasks=row.tasks,
-            first_seen_at=iso(row.first_seen_at),
-            last_seen_at=iso(row.last_seen_at),
-            running=running.get(row.id, []),
-            lost=lost.get(row.id, 0),
-        )
-        for row in connection.execute(select(workers).order_by(workers.c.last_seen_at.desc(), workers.c.id))
-    ]
 
 
 def _unavailable(connection: Connection) -> dict[str, list[str]]:
@@ -370,7 +381,3 @@ def _unavailable(connection: Connection) -> dict[str, list[str]]:
             if reason not in reasons.setdefault(task, []):
                 reasons[task].append(reason)
     return reasons
-
-
-def _alive_since(now: Instant) -> Instant:
-    return now - WORKER_SILENCE_SECONDS * SECOND

@@ -6,7 +6,6 @@ pipe of the supervisor's, so that they end by themselves if it is killed.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 import signal
@@ -15,13 +14,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
-from service import queue
-from service.clock import system_clock
-from service.database import migrate, open_database, writing
+from service.auth import is_loopback, list_tokens
+from service.database import migrate, open_database, reading
 from service.settings import Settings
 from studies.errors import ArenaError, UnsafeBinding
 
@@ -35,35 +33,45 @@ QUICK_SECONDS = 15.0
 """A child that dies this soon after its start did so for a reason that a restart does not mend."""
 
 
-def serve(host: str, port: int, settings: Settings, on_ready: Callable[[str], None] = lambda url: None) -> int:
+def serve(
+    host: str,
+    port: int,
+    settings: Settings,
+    on_ready: Callable[[str], None] = lambda url: None,
+    *,
+    workers: int = 1,
+) -> int:
     """Serve until SIGTERM or SIGINT. Returns the exit code: 0 after a clean end.
 
+    workers: how many web processes share the port; more than one needs PostgreSQL.
+
     port 0 takes a free one; on_ready is called with the address once the service listens.
-    Raises UnsafeBinding for a host that is not this machine alone, DatabaseError, or ArenaError if the
-    port is taken.
+    Raises UnsafeBinding for a host that is not this machine alone where the database has no token, DatabaseError,
+    or ArenaError if the port is taken.
     """
-    check_host(host)
     engine = open_database(settings.database)
+    if workers > 1 and engine.dialect.name == "sqlite":
+        raise ArenaError(f"on SQLite one web process serves, but got --workers {workers}: give a PostgreSQL --database")
     migrate(engine)
-    with writing(engine) as connection:  # before the director may expire what no worker could renew
-        queue.grant_grace(connection, system_clock(), settings.lease)
+    with reading(engine) as connection:
+        check_host(host, has_tokens=bool(list_tokens(connection)))
     engine.dispose()
     with _listen(host, port) as listener:
         address = listener.getsockname()
         url = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
-        return _Supervisor(listener, settings).run(lambda: on_ready(url))
+        return _Supervisor(listener, settings, workers).run(lambda: on_ready(url))
 
 
-def check_host(host: str) -> None:
-    """Raises UnsafeBinding unless the host is a loopback address: whoever reaches the port may do everything."""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
+def check_host(host: str, *, has_tokens: bool) -> None:
+    """Raises UnsafeBinding for another host than a loopback address, unless there are tokens to ask for.
+
+    has_tokens: whether one was ever made; the service then asks for one at any address.
+    """
+    if not has_tokens and not is_loopback(host):
         raise UnsafeBinding(
-            f"will not listen on {host!r}: there is no sign-in yet, so whoever reaches the port could do everything; "
-            "listen on 127.0.0.1 and let others in through a tunnel, such as ssh -L 8000:127.0.0.1:8000 HOST"
+            f"will not listen on {host!r}: the database has no token, so whoever reaches the port could do everything. "
+            "Make one, and every request will need one: lr-arena token create NAME --scope admin (with the same "
+            "--database). Or listen on 127.0.0.1, and let others in through ssh -L 8000:127.0.0.1:8000 HOST"
         )
 
 
@@ -87,6 +95,7 @@ class _Child:
     name: str
     arguments: Sequence[str]
     passed: Sequence[int]
+    environment: Mapping[str, str]
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
     quick_deaths: int = 0
@@ -94,7 +103,10 @@ class _Child:
     def start(self) -> None:
         self.started = time.monotonic()
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", *self.arguments], pass_fds=self.passed, stdin=subprocess.DEVNULL
+            [sys.executable, "-P", "-m", *self.arguments],
+            pass_fds=self.passed,
+            stdin=subprocess.DEVNULL,
+            env=self.environment,
         )
 
     def died(self) -> int | None:
@@ -103,14 +115,15 @@ class _Child:
 
 
 class _Supervisor:
-    def __init__(self, listener: socket.socket, settings: Settings) -> None:
+    def __init__(self, listener: socket.socket, settings: Settings, web_processes: int) -> None:
         self._stop = threading.Event()
         self._lifeline, self._held = os.pipe()  # children read the first; it ends when we do
         fd, line = listener.fileno(), str(self._lifeline)
-        web = ["service.web", str(fd), settings.database, str(settings.lease_seconds), line]
+        environment = {**os.environ, **settings.as_environment}
+        web = ["service.web", str(fd), line]
         self._children = [
-            _Child("web", web, [fd, self._lifeline]),
-            _Child("director", ["service.directing", settings.database, line], [self._lifeline]),
+            *(_Child("web", web, [fd, self._lifeline], environment) for _ in range(web_processes)),
+            _Child("director", ["service.directing", line], [self._lifeline], environment),
         ]
 
     def run(self, on_ready: Callable[[], None]) -> int:

@@ -14,7 +14,7 @@ DEFAULT_DATABASE = "sqlite:///lr-arena.db"
 
 @dataclass(frozen=True)
 class Settings:
-    """The service's settings.
+    """The service's settings. Its processes are told them by the environment: an address may hold a password.
 
     database: an SQLAlchemy URL. lease_seconds: how long a worker may be silent before its trials go
     to others; workers report several times within it.
@@ -27,6 +27,11 @@ class Settings:
     def lease(self) -> int:
         """The length of a lease in microseconds."""
         return int(self.lease_seconds * SECOND)
+
+    @property
+    def as_environment(self) -> dict[str, str]:
+        """What `from_environment` reads them from."""
+        return {"LR_ARENA_DATABASE": self.database, "LR_ARENA_LEASE_SECONDS": str(self.lease_seconds)}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ, **given: str | None) -> Settings:

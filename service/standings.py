@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, and_, case, func, literal_column, select
 
 from service.registry import study_id
 from service.tables import arms, boards, epochs, studies, tasks, trials
@@ -42,8 +42,8 @@ def of_study(connection: Connection, name: str) -> Leaderboard:
 def of_task(connection: Connection, task: str) -> Leaderboard:
     """The leaderboard of a task across all studies: each schedule's best arm, with the study it is from.
 
-    Studies that judge by another metric than the most recent one does are left out, and a note says so.
-    Raises NotFound if nobody knows the task.
+    Studies that judge by another metric than the most recent one does, or that have met the task with other data or
+    code, are left out, and notes say so. Raises NotFound if nobody knows the task.
     """
     rows = _boards(connection, and_(boards.c.task == task, boards.c.metric.is_not(None)))
     if not rows:
@@ -59,12 +59,22 @@ def of_task(connection: Connection, task: str) -> Leaderboard:
     notes = ["across studies: each schedule's best arm; its settings are in params, its study is named"]
     if len(same) < len(rows):
         notes.append(f"{len(rows) - len(same)} studies judged by another metric than {metric} are left out")
+    same, others = _of_one_fingerprint(same)
+    if others:
+        notes.append(f"{others} studies that met other data or code under this task's name are left out")
     results = _arm_results(connection, and_(arms.c.task == task, arms.c.study_id.in_([row.study_id for row in same])))
     counted: set[At] = {read_definition(row.definition).objective.at for row in same}
     at = counted.pop() if len(counted) == 1 else None
     if at is None:
         notes.append("some studies count the best validation epoch, some the last")
     return _leaderboard(None, notes, [board(task, metric, direction, at, best_per_schedule(results, direction))])
+
+
+def _of_one_fingerprint(rows: Sequence[Any]) -> tuple[list[Any], int]:
+    """The boards of a task with the fingerprint that the most recent one has, and how many have another."""
+    latest = next((row.fingerprint for row in reversed(rows) if row.fingerprint is not None), None)
+    same = [row for row in rows if row.fingerprint in (None, latest)]
+    return same, len(rows) - len(same)
 
 
 def _leaderboard(study: str | None, notes: list[str], ranked: list[Board]) -> Leaderboard:
@@ -157,17 +167,27 @@ def best_search_trials(connection: Connection, arm_ids: Any) -> dict[int, Any]:
 
     arm_ids: ids, or a select of them.
     """
-    merit = case((boards.c.direction == "maximize", -trials.c.value), else_=trials.c.value)
-    order = func.row_number().over(partition_by=trials.c.arm_id, order_by=(merit, trials.c.number))
-    ranked = (
-        select(trials, order.label("place"))
-        .join(boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task))
-        .where(
-            trials.c.arm_id.in_(arm_ids),
-            trials.c.phase == "search",
-            trials.c.state == TrialState.COMPLETED,
-            trials.c.value.is_not(None),
+    of = arms.alias()  # `arm_ids` may select from arms itself
+    best = {
+        direction: (
+            select(trials.c.id)
+            .where(
+                trials.c.arm_id == of.c.id,
+                trials.c.phase == literal_column("'search'"),  # as the index has it
+                trials.c.state == literal_column("'completed'"),
+                trials.c.value.is_not(None),
+            )
+            .order_by(trials.c.value.desc() if direction == "maximize" else trials.c.value, trials.c.number)
+            .limit(1)
+            .correlate(of)
+            .scalar_subquery()
         )
-        .subquery()
+        for direction in ("maximize", "minimize")
+    }
+    chosen = (
+        select(case((boards.c.direction == "maximize", best["maximize"]), else_=best["minimize"]))
+        .join(of, and_(of.c.study_id == boards.c.study_id, of.c.task == boards.c.task))
+        .where(of.c.id.in_(arm_ids))
     )
-    return {row.arm_id: row for row in connection.execute(select(ranked).where(ranked.c.place == 1))}
+    ids = [trial for trial in connection.execute(chosen).scalars() if trial is not None]
+    return {row.arm_id: row for row in connection.execute(select(trials).where(trials.c.id.in_(ids)))}

@@ -1,4 +1,4 @@
-"""What the routes share: settings, engine, clock.
+"""What the routes share: settings, engine, clock, and what is read and written for many requests at once.
 
 A route opens its transaction itself, in the one function that a thread runs for it: opened by a
 dependency, which is a thread's errand of its own, it would hold its lock while it waits for a thread.
@@ -6,15 +6,21 @@ dependency, which is a thread's errand of its own, it would hold its lock while 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
+from service import queue, reports
 from service.clock import Clock
+from service.known import Known
+from service.queue import Claimed
 from service.settings import Settings
+from service.together import Together
 from service.waiting import ReadyWatch
+from studies.protocol import Answer, ClaimRequest, ReleaseRequest, ReportRequest, ResultRequest
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,35 @@ class Arena:
     engine: Engine
     clock: Clock
     ready: ReadyWatch
+    claims: Together[ClaimRequest, Claimed]
+    reports: Together[ReportRequest, list[Answer]]
+    results: Together[ResultRequest, list[Answer]]
+    releases: Together[ReleaseRequest, list[Answer]]
+
+    @classmethod
+    def over(cls, settings: Settings, engine: Engine, clock: Clock) -> Arena:
+        """The state of a process that has just started."""
+        known = Known()
+        lease = settings.lease
+
+        def claim(connection: Connection, requests: Sequence[ClaimRequest]) -> Sequence[Claimed]:
+            ordered = sorted(requests, key=lambda request: request.worker.id)  # rows are locked in this order
+            claimed = {id(r): queue.claim(connection, known, r, clock(), lease) for r in ordered}
+            return [claimed[id(request)] for request in requests]
+
+        def subjects(request: ReportRequest | ResultRequest | ReleaseRequest) -> list[int]:
+            return [item.trial_id for item in request.trials]
+
+        return cls(
+            settings,
+            engine,
+            clock,
+            ReadyWatch(engine),
+            Together(engine, claim, lambda request: [request.worker.id]),
+            Together(engine, lambda c, rs: reports.accept_reports(c, known, rs, clock(), lease), subjects),
+            Together(engine, lambda c, rs: reports.accept_results(c, known, rs, clock()), subjects),
+            Together(engine, lambda c, rs: reports.accept_releases(c, known, rs, clock()), subjects),
+        )
 
 
 def arena(request: Request) -> Arena:

@@ -62,10 +62,23 @@ studies = Table(
     Column("revision", BigInteger, nullable=False, server_default=text("0")),
     # Why the service itself has paused the study; empty if it has not.
     Column("paused_because", Text, nullable=False, server_default=""),
+    # Among studies that a worker can serve, those of the highest priority go first.
+    Column("priority", Integer, nullable=False, server_default=text("0")),
+    # When, and after how much training, the search is ended wherever it is; why it was, empty if it was not.
+    Column("deadline_at", _Instant),
+    Column("train_seconds", Float),
+    Column("search_closed", Text, nullable=False, server_default=""),
     Column("created_at", _Instant, nullable=False),
     Column("finished_at", _Instant),
-    CheckConstraint(_one_of("state", ["running", "paused", "finished", "cancelled"]), name="state"),
+    CheckConstraint(_one_of("state", ["running", "paused", "draining", "finished", "cancelled"]), name="state"),
     CheckConstraint("(state IN ('finished', 'cancelled')) = (finished_at IS NOT NULL)", name="finished"),
+)
+
+requirements = Table(
+    "requirements",  # what a worker must have to be given a study's trials: `gpu=h200`, `backend=jax`
+    metadata,
+    Column("study_id", _Id, ForeignKey("studies.id", ondelete="CASCADE"), primary_key=True),
+    Column("label", String(200), primary_key=True),
 )
 
 boards = Table(
@@ -77,6 +90,8 @@ boards = Table(
     # Unknown until the task is: a study may be posted before any worker announces its task.
     Column("metric", String(100)),
     Column("direction", String(10)),
+    # The task as its first trial met it: results of another fingerprint are not pooled with this board's.
+    Column("fingerprint", String(100)),
     # With `learning_rate: auto` no search trial is filled in before the task's range test has been judged. What it
     # found is kept beside the spaces that it set; where it found nothing, why the optimizer's default range stays.
     Column("awaits_range_test", Boolean, nullable=False, server_default=false()),
@@ -129,6 +144,7 @@ trials = Table(
     Column("worker_id", String(100)),
     Column("lease_expires_at", _Instant),
     Column("stop_requested", Boolean, nullable=False, server_default=false()),
+    Column("stop_reason", Text, nullable=False, server_default=""),
     Column("crashed", Integer, nullable=False, server_default=text("0")),
     Column("lost", Integer, nullable=False, server_default=text("0")),
     Column("preempted", Integer, nullable=False, server_default=text("0")),
@@ -147,6 +163,7 @@ trials = Table(
     Column("train_seconds", Float),
     Column("steps_per_epoch", Integer),
     Column("range_curve", JSON(none_as_null=True)),  # what a range test saw: studies.range_test.RangeCurve
+    Column("model", JSON(none_as_null=True)),  # where the trained model is kept: studies.protocol.KeptModel
     Column("reason", Text, nullable=False, server_default=""),
     Column("revision", BigInteger),
     Column("created_at", _Instant, nullable=False),
@@ -170,11 +187,20 @@ trials = Table(
     ),
 )
 Index("ix_trials_study", trials.c.study_id, trials.c.id)
-Index("ix_trials_arm", trials.c.arm_id, trials.c.phase, trials.c.state)
+Index("ix_trials_arm", trials.c.arm_id, trials.c.phase, trials.c.state, trials.c.train_seconds)
+_searched = text("phase = 'search' AND state = 'completed' AND value IS NOT NULL")
+Index(
+    "ix_trials_best",
+    trials.c.arm_id,
+    trials.c.value,
+    trials.c.number,
+    sqlite_where=_searched,
+    postgresql_where=_searched,
+)
 Index("ix_trials_lane_revision", trials.c.study_id, trials.c.task, trials.c.lane, trials.c.revision)
 Index("ix_trials_worker", trials.c.worker_id)
 for _state, _columns in {
-    "planned": (trials.c.study_id, trials.c.phase, trials.c.number),
+    "planned": (trials.c.study_id, trials.c.task, trials.c.phase, trials.c.number),
     "ready": (trials.c.ready_at, trials.c.id),
     "running": (trials.c.lease_expires_at,),
 }.items():
@@ -196,6 +222,21 @@ attempts = Table(
     Column("reason", Text, nullable=False, server_default=""),
     Column("log_end", Text, nullable=False, server_default=""),
     CheckConstraint('(ended_at IS NULL) = ("end" IS NULL)', name="ended"),
+)
+_live = text("ended_at IS NULL")
+Index("uq_attempts_live", attempts.c.trial_id, unique=True, sqlite_where=_live, postgresql_where=_live)
+_result = text("\"end\" IN ('completed', 'pruned', 'diverged', 'failed')")
+Index("uq_attempts_result", attempts.c.trial_id, unique=True, sqlite_where=_result, postgresql_where=_result)
+
+late_results = Table(
+    "late_results",  # results that came under a stale token: refused, and kept to be looked at
+    metadata,
+    Column("token", String(100), ForeignKey("attempts.token", ondelete="CASCADE"), primary_key=True),
+    Column("trial_id", _Id, nullable=False, index=True),
+    Column("worker_id", String(100), nullable=False),
+    Column("refused_because", Text, nullable=False),
+    Column("result", JSON, nullable=False),
+    Column("received_at", _Instant, nullable=False),
 )
 
 epochs = Table(
@@ -233,7 +274,15 @@ workers = Table(
     Column("backend", String(50), nullable=False),
     Column("versions", JSON, nullable=False),
     Column("tasks", JSON, nullable=False),
+    Column("fingerprints", JSON, nullable=False, server_default="{}"),  # task -> fingerprint
+    Column("announcement", String(64), nullable=False, server_default=""),  # a digest of what it said of itself
     Column("unavailable", JSON, nullable=False),
+    Column("labels", JSON, nullable=False, server_default="{}"),
+    Column("devices", JSON, nullable=False, server_default="[]"),
+    # Attempts in a row that failed at once; after some of them the worker gets no trials until an instant.
+    Column("failures", Integer, nullable=False, server_default=text("0")),
+    Column("barred_until", _Instant),
+    Column("barred_because", Text, nullable=False, server_default=""),
     Column("first_seen_at", _Instant, nullable=False),
     Column("last_seen_at", _Instant, nullable=False),
     CheckConstraint("free_slots BETWEEN 0 AND slots", name="free_slots"),
@@ -247,4 +296,16 @@ director = Table(
     Column("holder", String(100), nullable=False),
     Column("expires_at", _Instant, nullable=False),
     CheckConstraint("id = 1", name="single"),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("name", String(100), nullable=False, unique=True),
+    Column("digest", String(64), nullable=False, unique=True),  # SHA-256; the token itself is shown once
+    Column("scopes", JSON, nullable=False),
+    Column("created_at", _Instant, nullable=False),
+    Column("expires_at", _Instant),
+    Column("revoked_at", _Instant),
 )

@@ -4,42 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from service.database import ChangeSignal
+from service.database import ChangeSignal, is_away, reading
+from service.queue import Group, ready_groups
+from service.roster import Asking
 
+log = logging.getLogger(__name__)
+
+BUSY_POLL_SECONDS = 0.005
+"""How long after a look that found a change the next one follows."""
 POLL_SECONDS = 0.02
+"""How long after one that found none."""
+AWAY_SECONDS = 1.0
+"""How long after one that found no database."""
+
+
+@dataclass(eq=False)
+class _Waiting:
+    asking: Asking
+    future: asyncio.Future[bool]
 
 
 class ReadyWatch:
-    """Wakes every waiting claim when anybody has committed. Looks only while somebody waits."""
+    """Wakes as many waiting claims as there are ready trials for. Looks only while somebody waits."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._signal: ChangeSignal | None = None
-        self.seen = 0
-        """How many changes have been noticed so far; read it before looking, and give it to `wait`."""
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._signal = ChangeSignal(engine)
+        self._waiting: list[_Waiting] = []
+        self._someone_came = False
         self._ended = False
         self._looking: asyncio.Task[None] | None = None
 
-    async def wait(self, seen: int, timeout_seconds: float) -> bool:
-        """Wait until something was committed since `seen` was read; False if nothing was in this time."""
-        if self.seen != seen or self._ended:
-            return not self._ended
-        future = asyncio.get_running_loop().create_future()
-        self._waiting.add(future)
+    async def wait(self, asking: Asking, timeout_seconds: float) -> bool:
+        """Wait until there may be a trial for this claim, those that have waited longest first; False if none came."""
+        if self._ended:
+            return False
+        one = _Waiting(asking, asyncio.get_running_loop().create_future())
+        self._waiting.append(one)
+        self._someone_came = True  # what became ready since it last asked is not missed
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
-            await asyncio.wait_for(future, timeout_seconds)
+            return await asyncio.wait_for(one.future, timeout_seconds)
         except TimeoutError:
             return False
         finally:
-            self._waiting.discard(future)
-        return not self._ended
+            if one in self._waiting:
+                self._waiting.remove(one)
 
     def end(self) -> None:
         """Let every claim that waits, now or later, return at once: the process is about to stop.
@@ -47,7 +65,9 @@ class ReadyWatch:
         For the event loop's own thread, as signal handlers of asyncio servers are.
         """
         self._ended = True
-        self._wake()
+        for one in self._waiting:
+            if not one.future.done():
+                one.future.set_result(False)
 
     async def close(self) -> None:
         """Stop looking."""
@@ -55,28 +75,41 @@ class ReadyWatch:
             self._looking.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._looking
-        if self._signal is not None:
-            self._signal.close()
+        self._signal.close()
 
     async def _look(self) -> None:
-        try:
-            while self._waiting:
-                if await run_in_threadpool(self._changed):
-                    self.seen += 1
-                    self._wake()
-                await asyncio.sleep(POLL_SECONDS)
-        except Exception as error:
-            for future in self._waiting:
-                if not future.done():
-                    future.set_exception(error)
-            raise
+        while self._waiting:
+            someone_came, self._someone_came = self._someone_came, False
+            try:
+                groups = await run_in_threadpool(self._groups, someone_came)
+            except Exception as error:
+                if not is_away(error):
+                    self._fail(error)
+                    raise
+                log.warning("the database is busy or away, looking again: %s", error)
+                self._someone_came = True
+                await asyncio.sleep(AWAY_SECONDS)
+                continue
+            self._wake(groups or ())
+            await asyncio.sleep(POLL_SECONDS if groups is None else BUSY_POLL_SECONDS)
 
-    def _wake(self) -> None:
-        for future in self._waiting:
-            if not future.done():
-                future.set_result(None)
+    def _groups(self, someone_came: bool) -> list[Group] | None:
+        """What is ready; None if nothing has changed since the last look."""
+        if not self._signal.changed() and not someone_came:
+            return None
+        with reading(self._engine) as connection:
+            return ready_groups(connection)
 
-    def _changed(self) -> bool:
-        if self._signal is None:
-            self._signal = ChangeSignal(self._engine)
-        return self._signal.changed()
+    def _wake(self, groups: Sequence[Group]) -> None:
+        for group in groups:
+            left = group.number
+            for one in list(self._waiting):
+                if left and not one.future.done() and group.suits(one.asking):
+                    one.future.set_result(True)
+                    self._waiting.remove(one)
+                    left -= 1
+
+    def _fail(self, error: Exception) -> None:
+        for one in self._waiting:
+            if not one.future.done():
+                one.future.set_exception(error)

@@ -1,4 +1,4 @@
-"""The web process: `python -m service.web LISTENER_FD DATABASE LEASE_SECONDS LIFELINE_FD`."""
+"""The web process: `python -m service.web LISTENER_FD LIFELINE_FD`; the settings come by the environment."""
 
 from __future__ import annotations
 
@@ -28,13 +28,18 @@ class _Server(uvicorn.Server):
             arena.ready.end()
 
 
-def main(listener_fd: str, database: str, lease_seconds: str, lifeline_fd: str) -> None:
+def main(listener_fd: str, lifeline_fd: str) -> None:
     """Serve on the inherited socket until SIGTERM, or until the supervisor is gone."""
     configure("web")
     end_with_parent(int(lifeline_fd))
-    app = create_app(Settings(database, float(lease_seconds)))
+    app = create_app(Settings.from_environment())
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS, timeout_keep_alive=75
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        timeout_keep_alive=75,
     )
     _Server(config).run(sockets=[socket.socket(fileno=int(listener_fd))])
 

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
     GetJsonSchemaHandler,
     PlainSerializer,
+    Strict,
     ValidationError,
     WithJsonSchema,
     field_validator,
@@ -27,6 +29,7 @@ from pydantic_core import CoreSchema, PydanticCustomError
 
 from studies.configuration import Configuration
 from studies.errors import FieldError, InvalidDefinition, suggestion
+from studies.labels import Labels, as_pairs
 from studies.optimizers import OPTIMIZERS
 from studies.parameters import (
     OwnParameters,
@@ -37,17 +40,19 @@ from studies.parameters import (
     parameter_fields,
     write_domain,
 )
+from studies.pruners import Median, PrunerField
 from studies.schedules import CATALOGUE, DEFAULT_SCHEDULES
 from studies.schedules.expression import without_rates
 from studies.schedules.plateau import direction as better
 from studies.space import Domain, FlatSpace, Space, overlap
 from studies.tasks import Direction, TaskName
+from studies.text import METRIC
 
 Allocation = Literal["equal", "explore"]
 SamplerName = Literal["random", "tpe", "qmc"]
 At = Literal["best_validation", "last"]
 
-MAX_TRIALS = 50_000
+MAX_TRIALS = 100_000
 """No study may plan more trials than this, all arms and phases together."""
 
 AUTO = "auto"
@@ -206,7 +211,7 @@ class Objective(_Part):
     or `last`.
     """
 
-    metric: str | None = Field(default=None, pattern=r"^val_.+", max_length=100)
+    metric: str | None = Field(default=None, pattern=METRIC, max_length=100)
     direction: Direction | None = None
     at: At = "best_validation"
 
@@ -247,6 +252,27 @@ class Confirm(_Part):
     top_schedules: int = Field(default=3, ge=1, le=1000)
 
 
+class Requires(_Part):
+    """What a worker must have to be given the study's trials: all of these labels, and this backend of Keras."""
+
+    labels: Labels = {}
+    backend: Literal["tensorflow", "jax", "torch"] | None = None
+
+    def as_pairs(self) -> list[str]:
+        """The requirements, sorted: `backend=jax`, `gpu=h200`."""
+        return sorted(as_pairs(self.labels, self.backend))
+
+
+class Limits(_Part):
+    """When the search is ended wherever it is, and what was found goes on to the confirm phase.
+
+    deadline: an instant, with its offset from UTC. train_seconds: training time of all trials of the study together.
+    """
+
+    deadline: Annotated[AwareDatetime | None, Strict(False)] = None
+    train_seconds: float | None = Field(default=None, gt=0, le=1e12)
+
+
 def _none_as_null(raw: object) -> object:
     return None if raw == "none" else raw
 
@@ -275,7 +301,10 @@ class StudyDefinition(_Part):
     early_stopping: Annotated[EarlyStopping | None, BeforeValidator(_none_as_null)] = None
     search: Search = Search()
     confirm: Confirm = Confirm()
-    pruner: Literal["none"] = "none"
+    priority: int = Field(default=0, ge=-100, le=100)
+    requires: Requires = Requires()
+    limits: Limits = Limits()
+    pruner: PrunerField = "none"
 
     @field_validator("tasks", "schedules")
     @classmethod
@@ -325,6 +354,21 @@ class StudyDefinition(_Part):
         if bad:
             raise PydanticCustomError("fields", "{count} formulas", {"count": len(bad), "fields": bad})
         return self
+
+    @model_validator(mode="after")
+    def _pruner_leaves_and_ends_trials(self) -> StudyDefinition:
+        pruner = self.pruner
+        if isinstance(pruner, str):
+            return self
+        if pruner.first_epoch >= self.epochs:
+            message = f"would compare trials from epoch {pruner.first_epoch:,} on, and the last is {self.epochs - 1:,}"
+            bad = FieldError("pruner", pruner.model_dump(), message)
+        elif not isinstance(pruner, Median) and pruner.bootstrap_count >= self.search.trials_per_schedule:
+            message = f"must be below search.trials_per_schedule ({self.search.trials_per_schedule}): so many are ended"
+            bad = FieldError("pruner.bootstrap_count", pruner.bootstrap_count, message)
+        else:
+            return self
+        raise PydanticCustomError("fields", "a pruner that cannot do its work", {"fields": [bad]})
 
     @property
     def planned_trials(self) -> int:
@@ -424,4 +468,6 @@ _PARTS: dict[str, type[BaseModel]] = {
     "early_stopping": EarlyStopping,
     "search": Search,
     "confirm": Confirm,
+    "requires": Requires,
+    "limits": Limits,
 }

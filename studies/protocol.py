@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from studies.configuration import Configuration
 from studies.definition import At, EarlyStopping
+from studies.labels import Labels
 from studies.range_test import RangeCurve, RangeTest
 from studies.tasks import Direction, TaskManifest, TaskName
+from studies.text import STORABLE, Line, Text
 from studies.trial import Phase, TrialState
 
 API_PREFIX = "/api/v1"
@@ -17,14 +20,21 @@ MAX_BATCH = 1000
 """The most trials one message may carry."""
 
 Identifier = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$")]
-Text = Annotated[str, Field(max_length=20_000)]
-
-
+LeaseToken = Annotated[str, Field(max_length=100, pattern=STORABLE)]
 TrialId = Annotated[int, Field(ge=1, le=2**63 - 1)]
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 MetricName = Annotated[str, Field(min_length=1, max_length=100, pattern=r"^\P{C}+$")]
 """A metric's name; no control characters."""
 Scores = Annotated[dict[MetricName, float | None], Field(max_length=100)]
+
+
+class Scope(StrEnum):
+    """What a token is good for; `service.auth.INCLUDED` says which one includes which."""
+
+    READ = "read"
+    SUBMIT = "submit"
+    WORK = "work"
+    ADMIN = "admin"
 
 
 class Message(BaseModel):
@@ -33,20 +43,47 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
+class Sent(Message):
+    """A message to the service: a number is a number there, neither "1" nor true."""
+
+    model_config = ConfigDict(strict=True)
+
+
 # --- worker to service, and back
 
 
-class WorkerInfo(Message):
-    """Who asks: an id that lasts as long as the agent process, and what it runs on."""
+class Device(Sent):
+    """A GPU as its driver describes it at one instant; None for what the driver does not tell of this kind.
+
+    index: as `nvidia-smi` counts. utilization_percent: of the last second or so, in which a kernel ran.
+    """
+
+    index: int = Field(ge=0, le=10_000)
+    name: Line
+    memory_total_bytes: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    memory_used_bytes: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    utilization_percent: int | None = Field(default=None, ge=0, le=100)
+
+
+Devices = Annotated[list[Device], Field(max_length=1000)]
+
+
+class WorkerInfo(Sent):
+    """Who asks: an id that lasts as long as the agent process, and what it runs on.
+
+    devices: the GPUs that it trains on. labels: what studies may ask for, such as `gpu: h200`.
+    """
 
     id: Identifier
-    name: str = Field(max_length=200)
+    name: Line
     slots: int = Field(ge=1, le=10_000)
-    backend: str = Field(default="", max_length=50)
+    backend: str = Field(default="", max_length=50, pattern=STORABLE)
     versions: dict[MetricName, MetricName] = Field(default={}, max_length=50)
+    devices: Devices = []
+    labels: Labels = {}
 
 
-class ClaimRequest(Message):
+class ClaimRequest(Sent):
     """A worker asks for up to `slots` trials of the tasks it announces.
 
     The same `request_id` again gives the same trials, as far as the worker still holds them.
@@ -102,7 +139,7 @@ class ClaimResponse(Message):
     trials: list[Assignment]
 
 
-class EpochRecord(Message):
+class EpochRecord(Sent):
     """One epoch: 0-based number, metrics as Keras logs them, the rate applied at its first and last step.
 
     A metric that is not finite is sent as null.
@@ -115,19 +152,23 @@ class EpochRecord(Message):
     seconds: Seconds
 
 
-class TrialReport(Message):
+class TrialReport(Sent):
     """Epochs of one leased trial; without any, a heartbeat."""
 
     trial_id: TrialId
-    token: str = Field(max_length=100)
+    token: LeaseToken
     epochs: list[EpochRecord] = Field(default=[], max_length=10_000)
 
 
-class ReportRequest(Message):
-    """Epochs of any number of leased trials; renews their leases. The same report again changes nothing."""
+class ReportRequest(Sent):
+    """Epochs of any number of leased trials; renews their leases. The same report again changes nothing.
+
+    devices: the GPUs of the worker as they are now; None says nothing of them.
+    """
 
     worker_id: Identifier
     trials: list[TrialReport] = Field(min_length=1, max_length=MAX_BATCH)
+    devices: Devices | None = None
 
 
 Command = Literal["continue", "stop", "abandon"]
@@ -137,13 +178,15 @@ Command = Literal["continue", "stop", "abandon"]
 class Answer(Message):
     """What became of one trial's part of a message.
 
-    status: 200, or 409 for a stale token, which changed nothing.
+    status: 200, or 409 for a stale token, which changed nothing. unwanted: nobody will run the trial any more,
+    since its study was cancelled.
     """
 
     trial_id: int
     status: Literal[200, 409]
     command: Command
     detail: str = ""
+    unwanted: bool = False
 
 
 class Answers(Message):
@@ -159,17 +202,31 @@ class Answers(Message):
 Outcome = Literal["completed", "pruned", "diverged", "failed"]
 
 
-class TrialResult(Message):
+ModelAddress = Annotated[
+    str, Field(max_length=4000, pattern=r"^[a-z][a-z0-9+.-]*://([^\x00-\x1f\x7f:]|:[^\x00-\x1f\x7f:])*$")
+]
+"""Where a file lies, as fsspec names it: `file:///models/...`, `s3://bucket/...`; one file system, none in another."""
+
+
+class KeptModel(Sent):
+    """Where a worker has put the model of a trial, as a `.keras` file, and how to know it again."""
+
+    address: ModelAddress
+    bytes: int = Field(ge=0, le=2**63 - 1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class TrialResult(Sent):
     """The end of a trial: its outcome, the epochs not reported yet, and the test scores.
 
     test_best, test_last: metrics on the test data with the weights of the best validation epoch and of
     the last epoch, named without prefix (`loss`, `accuracy`); only where the assignment asked for them.
     steps_per_epoch: optimizer steps in an epoch. range_curve: what a completed trial of the range_test phase
-    brings, and brings alone.
+    brings, and brings alone. model: where the model of a completed trial of the confirm phase is kept, if it is.
     """
 
     trial_id: TrialId
-    token: str = Field(max_length=100)
+    token: LeaseToken
     outcome: Outcome
     epochs: list[EpochRecord] = Field(default=[], max_length=100_000)
     test_best: Scores | None = None
@@ -177,27 +234,28 @@ class TrialResult(Message):
     train_seconds: Seconds
     steps_per_epoch: int | None = Field(default=None, ge=1, le=2**31 - 1)
     range_curve: RangeCurve | None = None
+    model: KeptModel | None = None
     reason: Text = ""
 
 
-class ResultRequest(Message):
+class ResultRequest(Sent):
     """Finishes trials. The same result again changes nothing; either way there is nothing left to do (`abandon`)."""
 
     worker_id: Identifier
     trials: list[TrialResult] = Field(min_length=1, max_length=MAX_BATCH)
 
 
-class TrialRelease(Message):
+class TrialRelease(Sent):
     """One leased trial handed back."""
 
     trial_id: TrialId
-    token: str = Field(max_length=100)
+    token: LeaseToken
     cause: Literal["preempted", "crashed"]
     reason: Text = ""
     log_end: Text = ""
 
 
-class ReleaseRequest(Message):
+class ReleaseRequest(Sent):
     """Hands trials back to the queue. The same release again changes nothing."""
 
     worker_id: Identifier
@@ -206,7 +264,7 @@ class ReleaseRequest(Message):
 
 # --- service to people and their clients
 
-StudyState = Literal["waiting_for_task", "running", "paused", "finished", "cancelled"]
+StudyState = Literal["waiting_for_task", "running", "paused", "draining", "finished", "cancelled"]
 
 
 class ArmProgress(Message):
@@ -282,7 +340,8 @@ class TrialView(Message):
     """A trial. `value` is the validation objective at the epoch that counts (`objective.at`).
 
     schedule: None for a range test, and in `explore` until it is chosen. steps_per_epoch: None until the trial has
-    ended, and for trials of releases that did not tell it.
+    ended, and for trials of releases that did not tell it. model: as it was kept when the trial ended; that of a better
+    trial may have taken its place since.
     """
 
     id: int
@@ -303,6 +362,7 @@ class TrialView(Message):
     test_last: dict[str, float | None] | None
     train_seconds: float | None
     steps_per_epoch: int | None = None
+    model: KeptModel | None = None
     reason: str
     attempts: int
     crashed: int
@@ -314,10 +374,21 @@ class TrialView(Message):
     finished_at: str | None
 
 
+class LateResult(Message):
+    """A result that came under a lease that was no longer good: it was refused, and is kept to be looked at."""
+
+    attempt: int
+    worker: str
+    received_at: str
+    refused_because: str
+    result: dict[str, Any]
+
+
 class TrialDetail(TrialView):
-    """A trial with the history of its attempts."""
+    """A trial with the history of its attempts, and the results that came too late to count."""
 
     history: list[AttemptView]
+    late_results: list[LateResult] = []
 
 
 class TrialPage(Message):
@@ -325,6 +396,25 @@ class TrialPage(Message):
 
     trials: list[TrialView]
     next_cursor: int | None
+
+
+class ModelView(Message):
+    """The model that is kept of a confirmed configuration: of a task's schedule.
+
+    value: the validation objective at the epoch that counts, by which it is the best; test_value: the same metric on
+    the test data. worker: who has put it there, by name.
+    """
+
+    task: str
+    schedule: str
+    trial_id: int
+    number: int
+    seed: int
+    worker: str
+    metric: str
+    value: float
+    test_value: float
+    model: KeptModel
 
 
 class EpochView(EpochRecord):
@@ -342,14 +432,21 @@ class EpochPage(Message):
 
 
 class TaskView(TaskManifest):
-    """A task and who announces it; `reasons` says why workers that know it cannot run it."""
+    """A task and who announces it; `reasons` says why workers that know it cannot run it.
+
+    conflicting: workers that are alive announce this name with another fingerprint, that is, with other data or code.
+    """
 
     workers: int
     reasons: list[str]
+    conflicting: bool = False
 
 
 class WorkerView(Message):
-    """A worker that has asked for trials."""
+    """A worker that has asked for trials.
+
+    barred_until: until when it is given none, since its last attempts all failed at once; barred_because says more.
+    """
 
     id: str
     name: str
@@ -362,6 +459,10 @@ class WorkerView(Message):
     last_seen_at: str
     running: list[int]
     lost: int
+    devices: list[Device] = []
+    labels: dict[str, str] = {}
+    barred_until: str | None = None
+    barred_because: str = ""
 
 
 class Spread(Message):

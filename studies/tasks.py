@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from studies.text import METRIC, STORABLE
+
 Direction = Literal["maximize", "minimize"]
 
 TaskName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
@@ -19,14 +21,14 @@ class TaskManifest(BaseModel):
     task; None for a promise that nobody has loaded yet. classes: None for a regression.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     name: TaskName
-    metric: str = Field(pattern=r"^val_.+", max_length=100)
+    metric: str = Field(pattern=METRIC, max_length=100)
     direction: Direction
-    description: str = Field(default="", max_length=2000)
-    classes: int | None = Field(default=None, ge=2)
-    fingerprint: str | None = Field(default=None, max_length=100)
+    description: str = Field(default="", max_length=2000, pattern=STORABLE)
+    classes: int | None = Field(default=None, ge=2, le=2**31 - 1)
+    fingerprint: str | None = Field(default=None, max_length=100, pattern=STORABLE)
 
 
 BUILT_IN_TASKS: dict[str, TaskManifest] = {

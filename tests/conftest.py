@@ -3,11 +3,36 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import settings
+
+from tests.databases import Databases
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 # Derandomised: the same examples on every machine and run, and no database of them in the tree.
 settings.register_profile("arena", deadline=None, derandomize=True, max_examples=100)
 settings.load_profile("arena")
+
+
+@pytest.fixture(scope="session")
+def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
+    """New databases, of either kind."""
+    with Databases(tmp_path_factory.mktemp("databases")) as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """The URL of a new database; a test that asks for it runs once on each kind."""
+    with databases.new(request.param) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"], scope="module")
+def module_database(request: pytest.FixtureRequest, databases: Databases) -> Iterator[str]:
+    """The same, one for all tests of a module."""
+    with databases.new(request.param) as url:
+        yield url

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 
-from service import registry
+from service import registry, roster
 from service.database import reading
 from service.errors import responses
 from service.state import ArenaState
@@ -46,4 +46,4 @@ def list_tasks(state: ArenaState) -> list[TaskView]:
 def list_workers(state: ArenaState) -> list[WorkerView]:
     """The workers that have asked for trials, the last heard of first."""
     with reading(state.engine) as connection:
-        return registry.list_workers(connection, state.clock())
+        return roster.list_workers(connection, state.clock())

@@ -5,11 +5,11 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from fastapi import APIRouter
+from fastapi.responses import Response
 from pydantic import BaseModel
-from sqlalchemy import text
 
-from service.database import reading
-from service.errors import responses
+from service.database import newest_schema, reading, schema_of
+from service.errors import RETRY_AFTER_SECONDS, problem, responses
 from service.state import ArenaState
 
 router = APIRouter(tags=["health"])
@@ -27,9 +27,16 @@ def healthz() -> Health:
     return Health()
 
 
-@router.get("/readyz", responses=responses())
-def readyz(state: ArenaState) -> Health:
-    """The process answers, and so does its database; else 503."""
+@router.get("/readyz", response_model=Health, responses=responses())
+def readyz(state: ArenaState) -> Health | Response:
+    """The process answers, and so does its database, with this release's tables in it; else 503."""
     with reading(state.engine) as connection:
-        connection.execute(text("SELECT 1"))
-        return Health(status=HTTPStatus.OK.phrase.lower())
+        found = schema_of(connection)
+    if found != newest_schema():
+        return problem(
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"the database has the tables of schema {found or 'none'}, and this release works with {newest_schema()}: "
+            "start the release that belongs to them, or restart this one",
+            {"Retry-After": str(RETRY_AFTER_SECONDS)},
+        )
+    return Health()

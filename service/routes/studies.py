@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from service import registry
+from service import journal, registry
 from service.database import reading, writing
 from service.errors import responses
 from service.state import ArenaState
@@ -42,7 +42,8 @@ _BODY = {
     "requestBody": {
         "required": True,
         "content": {
-            kind: {"schema": StudyDefinition.model_json_schema()} for kind in ("application/json", "application/yaml")
+            kind: {"schema": {"$ref": "#/components/schemas/StudyDefinition"}}
+            for kind in ("application/json", "application/yaml")
         },
     }
 }
@@ -67,7 +68,10 @@ def create_study(
         _, created = registry.accept(connection, definition, state.clock())
         if not created:
             response.status_code = HTTPStatus.OK
-        return registry.view(connection, definition.name)
+        view = registry.view(connection, definition.name, state.clock())
+    if created:
+        journal.asked(definition.name, "created")
+    return view
 
 
 @router.get("/studies", responses=responses())
@@ -81,7 +85,7 @@ def list_studies(state: ArenaState) -> list[StudySummary]:
 def get_study(study: str, state: ArenaState) -> StudyView:
     """A study: its state, how far each arm is, and what its owner should know."""
     with reading(state.engine) as connection:
-        return registry.view(connection, study)
+        return registry.view(connection, study, state.clock())
 
 
 @router.get("/studies/{study}/range-test", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY))
@@ -100,7 +104,9 @@ def pause_study(study: str, state: ArenaState) -> StudyView:
     """Hand out no more trials; running ones go on. Once more changes nothing."""
     with writing(state.engine) as connection:
         registry.pause(connection, study)
-        return registry.view(connection, study)
+        view = registry.view(connection, study, state.clock())
+    journal.asked(study, "paused")
+    return view
 
 
 @router.post("/studies/{study}/resume", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
@@ -108,7 +114,19 @@ def resume_study(study: str, state: ArenaState) -> StudyView:
     """Hand out trials of a paused study again. Once more changes nothing."""
     with writing(state.engine) as connection:
         registry.resume(connection, study)
-        return registry.view(connection, study)
+        view = registry.view(connection, study, state.clock())
+    journal.asked(study, "resumed")
+    return view
+
+
+@router.post("/studies/{study}/drain", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
+def drain_study(study: str, state: ArenaState) -> StudyView:
+    """Start no more trials; when the running ones have ended, the study ends. Once more changes nothing."""
+    with writing(state.engine) as connection:
+        registry.drain(connection, study, state.clock())
+        view = registry.view(connection, study, state.clock())
+    journal.asked(study, "drained")
+    return view
 
 
 @router.post("/studies/{study}/cancel", responses=responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT))
@@ -116,4 +134,6 @@ def cancel_study(study: str, state: ArenaState) -> StudyView:
     """End a study for good: running trials are abandoned, the others cancelled. Once more changes nothing."""
     with writing(state.engine) as connection:
         registry.cancel(connection, study, state.clock())
-        return registry.view(connection, study)
+        view = registry.view(connection, study, state.clock())
+    journal.asked(study, "cancelled")
+    return view

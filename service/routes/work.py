@@ -1,4 +1,7 @@
-"""What workers ask and send: claims, reports, results, releases. Each of them may be sent twice."""
+"""What workers ask and send: claims, reports, results, releases. Each of them may be sent twice.
+
+These routes are async, since they wait: for a trial, or for the transaction that many messages share.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from starlette.concurrency import run_in_threadpool
 
-from service import queue, reports
-from service.database import reading, writing
+from service import journal
 from service.errors import problem, responses
-from service.state import Arena, ArenaState
+from service.reports import check_distinct
+from service.roster import Asking
+from service.state import ArenaState
 from studies.protocol import (
     Answer,
     Answers,
-    Assignment,
     ClaimRequest,
     ClaimResponse,
     ReleaseRequest,
@@ -35,72 +37,65 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("/claims", responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY))
-async def claim_trials(claim: ClaimRequest, state: ArenaState, request: Request) -> ClaimResponse:
+@router.post("/claims", response_model=ClaimResponse, responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY))
+async def claim_trials(claim: ClaimRequest, state: ArenaState, request: Request) -> Response:
     """Lease up to `slots` ready trials. Waits for the first one for up to `wait_seconds`.
 
-    The same `request_id` again gives the same trials, as far as the worker still holds them.
+    The same `request_id` again gives the same trials, as far as the worker still holds them. A worker whose last
+    attempts all failed at once gets none for a while.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + claim.wait_seconds
-    await run_in_threadpool(_announce, state, claim)
-    while True:
-        seen = state.ready.seen
-        trials = await run_in_threadpool(_claim, state, claim)
-        if trials is not None:
-            return ClaimResponse(trials=trials)
-        while True:
-            left = deadline - loop.time()
-            if left <= 0 or not await state.ready.wait(seen, left):
-                return ClaimResponse(trials=[])
-            seen = state.ready.seen
-            if await run_in_threadpool(_any_ready, state, claim):
-                break
-        if await request.is_disconnected():  # nobody is there to run what would be leased
-            return ClaimResponse(trials=[])
-
-
-def _announce(state: Arena, claim: ClaimRequest) -> None:
-    with writing(state.engine) as connection:
-        queue.announce(connection, claim, state.clock())
-
-
-def _claim(state: Arena, claim: ClaimRequest) -> list[Assignment] | None:
-    with writing(state.engine) as connection:
-        return queue.claim(connection, claim, state.clock(), state.settings.lease)
-
-
-def _any_ready(state: Arena, claim: ClaimRequest) -> bool:
-    with reading(state.engine) as connection:
-        return queue.any_ready(connection, claim)
+    while not await request.is_disconnected():  # else nobody is there to run what would be leased
+        claimed = await state.claims.accept(claim)
+        if claimed.trials is not None:
+            journal.handed_out(claim, claimed.trials)
+            return _written(ClaimResponse(trials=claimed.trials))
+        left = deadline - loop.time()
+        asking = Asking.nothing() if claimed.barred else Asking.of(claim)
+        if left <= 0 or not await state.ready.wait(asking, left):
+            break
+    return _written(ClaimResponse(trials=[]))
 
 
 @router.post("/reports", response_model=Answers, responses=_ANSWERS)
-def report_epochs(report: ReportRequest, state: ArenaState) -> Answers | Response:
+async def report_epochs(report: ReportRequest, state: ArenaState) -> Response:
     """Store epochs and renew leases; without epochs, a heartbeat. The same report again changes nothing."""
-    with writing(state.engine) as connection:
-        return _answer(reports.accept_reports(connection, report, state.clock(), state.settings.lease))
+    check_distinct(report)
+    return _answer(await state.reports.accept(report))
 
 
 @router.post("/results", response_model=Answers, responses=_ANSWERS)
-def finish_trials(result: ResultRequest, state: ArenaState) -> Answers | Response:
-    """Finish trials. The same result again changes nothing and is answered as the first time."""
-    with writing(state.engine) as connection:
-        return _answer(reports.accept_results(connection, result, state.clock()))
+async def finish_trials(result: ResultRequest, state: ArenaState) -> Response:
+    """Finish trials. The same result again changes nothing and is answered as the first time.
+
+    A result under a stale token is refused with 409, and kept with its trial.
+    """
+    check_distinct(result)
+    answers = await state.results.accept(result)
+    journal.given_back(result.worker_id, result.trials, answers)
+    return _answer(answers)
 
 
 @router.post("/releases", response_model=Answers, responses=_ANSWERS)
-def release_trials(release: ReleaseRequest, state: ArenaState) -> Answers | Response:
+async def release_trials(release: ReleaseRequest, state: ArenaState) -> Response:
     """Hand trials back to the queue. The same release again changes nothing."""
-    with writing(state.engine) as connection:
-        return _answer(reports.accept_releases(connection, release, state.clock()))
+    check_distinct(release)
+    answers = await state.releases.accept(release)
+    journal.given_back(release.worker_id, release.trials, answers)
+    return _answer(answers)
 
 
-def _answer(answers: Sequence[Answer]) -> Answers | Response:
+def _answer(answers: Sequence[Answer]) -> Response:
     if any(answer.status == 200 for answer in answers):
-        return Answers(trials=list(answers))
+        return _written(Answers(trials=list(answers)))
     return problem(
         HTTPStatus.CONFLICT,
         "; ".join(dict.fromkeys(answer.detail for answer in answers)),
         trials=[answer.model_dump() for answer in answers],
     )
+
+
+def _written(body: ClaimResponse | Answers) -> Response:
+    """A body as it is: it was checked when it was made, and FastAPI would check it again."""
+    return Response(body.model_dump_json(), media_type="application/json")

@@ -10,23 +10,24 @@ from typing import Any
 import service.directing
 import service.director
 from service.director import Director
+from service.settings import Settings
 from tests.faults.bombs import lay_in, pass_point
 
 _step: ContextVar[str] = ContextVar("step", default="lead")
 
 
 def named(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
-    def run(*arguments: Any) -> Any:
+    def run(*arguments: Any, **options: Any) -> Any:
         token = _step.set(name)
         try:
-            return step(*arguments)
+            return step(*arguments, **options)
         finally:
             _step.reset(token)
 
     return run
 
 
-def main(database: str, bombs: str) -> None:
+def main(settings: Settings, bombs: str) -> None:
     lay_in(bombs)
     service.director.LEAD_SECONDS = 2.0  # so that the next one takes over sooner
     for name in ("_expire", "_fill", "_advance_phases"):
@@ -47,4 +48,5 @@ def main(database: str, bombs: str) -> None:
 
     service.directing.open_database = with_points
     lifeline, _held = os.pipe()  # never closed: these processes end by SIGKILL alone
-    service.directing.main(database, str(lifeline))
+    os.environ.update(settings.as_environment)
+    service.directing.main(str(lifeline))

@@ -15,7 +15,7 @@ from studies.protocol import Assignment, EpochRecord
 from studies.range_test import RangeCurve
 from studies.tasks import BUILT_IN_TASKS
 from tests.faults.bombs import pass_point
-from workers.pipe import AGENT_MESSAGES, Abandon, Dropped, Ended, Epoch, Hello, Pipe, Quit, Stop, Train
+from workers.pipe import AGENT_MESSAGES, Abandon, AgentMessage, Dropped, Ended, Epoch, Hello, Pipe, Quit, Train
 
 LOG = "ARENA_TEST_LOG"
 EPOCH_SECONDS = 0.01
@@ -32,7 +32,7 @@ def note(event: str, trial: Assignment) -> None:
 
 def main() -> None:
     pipe = Pipe(socket.socket(fileno=int(sys.argv[1])))
-    commands: queue.SimpleQueue[Train | Stop | Abandon | Quit] = queue.SimpleQueue()
+    commands: queue.SimpleQueue[AgentMessage] = queue.SimpleQueue()
 
     def listen() -> None:
         for line in pipe.lines():
@@ -47,7 +47,7 @@ def main() -> None:
             run(pipe, command.assignment, commands)
 
 
-def run(pipe: Pipe, trial: Assignment, commands: queue.SimpleQueue[Train | Stop | Abandon | Quit]) -> None:
+def run(pipe: Pipe, trial: Assignment, commands: queue.SimpleQueue[AgentMessage]) -> None:
     def point(name: str) -> None:
         if trial.attempt <= 2:  # three crashes would be the end of the trial
             pass_point(name)

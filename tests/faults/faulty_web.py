@@ -54,7 +54,7 @@ def with_points(engine: Engine) -> Engine:
     return engine
 
 
-def main(listener: socket.socket, database: str, lease_seconds: float, bombs: str) -> None:
+def main(listener: socket.socket, settings: Settings, bombs: str) -> None:
     lay_in(bombs)
     open_database = service.app.open_database
     service.app.open_database = lambda url: with_points(open_database(url))
@@ -67,4 +67,5 @@ def main(listener: socket.socket, database: str, lease_seconds: float, bombs: st
 
     service.web.create_app = create
     lifeline, _held = os.pipe()  # never closed: these processes end by SIGKILL alone
-    service.web.main(str(listener.detach()), database, str(lease_seconds), str(lifeline))
+    os.environ.update(settings.as_environment)
+    service.web.main(str(listener.detach()), str(lifeline))

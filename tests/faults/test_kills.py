@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from service.database import migrate, open_database, reading
+from service.database import open_database, reading
+from service.settings import Settings
 from service.tables import RANGE_TEST_LANE, attempts, boards, epochs, trials
 from studies.client import Client
 from studies.errors import Unreachable
@@ -36,21 +37,19 @@ FORKED.set_forkserver_preload([faulty_web.__name__, faulty_director.__name__, fa
 class Cluster:
     """Web, director and two agents of two slots each; whatever dies is started again."""
 
-    def __init__(self, folder: Path) -> None:
-        self.database = f"sqlite:///{folder / 'arena.db'}"
+    def __init__(self, folder: Path, database: str) -> None:
         self.bombs = folder / "bombs"
         self.bombs.mkdir()
         self.log = folder / "trainers.log"
         self.log.touch()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        engine = open_database(self.database)
-        migrate(engine)
-        engine.dispose()
+        self.database = database
+        settings = Settings(database, LEASE_SECONDS)
         bombs, log = str(self.bombs), str(self.log)
         self._targets: dict[str, tuple[Callable[..., None], tuple[Any, ...]]] = {
-            "web": (faulty_web.main, (self._listener, self.database, LEASE_SECONDS, bombs)),
-            "director": (faulty_director.main, (self.database, bombs)),
+            "web": (faulty_web.main, (self._listener, settings, bombs)),
+            "director": (faulty_director.main, (settings, bombs)),
             "agent-1": (faulty_agent.main, (self.url, "agent-1", bombs, log)),
             "agent-2": (faulty_agent.main, (self.url, "agent-2", bombs, log)),
         }
@@ -102,8 +101,8 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    made = Cluster(tmp_path)
+def cluster(tmp_path: Path, database: str) -> Iterator[Cluster]:
+    made = Cluster(tmp_path, database)
     yield made
     made.close()
 

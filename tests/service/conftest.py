@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -9,8 +8,8 @@ from tests.service.support import Service, Worker, run_service
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    with run_service(tmp_path / "arena.db") as running:
+def service(database: str) -> Iterator[Service]:
+    with run_service(database) as running:
         yield running
 
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,9 +72,9 @@ class Service:
 
 
 @contextmanager
-def run_service(database: Path, clock: MovableClock | None = None) -> Iterator[Service]:
+def run_service(database: str, clock: MovableClock | None = None) -> Iterator[Service]:
     clock = clock or MovableClock()
-    settings = Settings(f"sqlite:///{database}", LEASE_SECONDS)
+    settings = Settings(database, LEASE_SECONDS)
     config = uvicorn.Config(create_app(settings, clock), port=0, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
@@ -129,6 +128,8 @@ class Worker:
     tasks: list[TaskManifest] = field(
         default_factory=lambda: [BUILT_IN_TASKS["digits-mlp"].model_copy(update={"fingerprint": "f1"})]
     )
+    labels: dict[str, str] = field(default_factory=dict)
+    backend: str = "none"
     requests: Iterator[int] = field(default_factory=itertools.count)
 
     def request(
@@ -136,7 +137,7 @@ class Worker:
     ) -> ClaimRequest:
         return ClaimRequest(
             request_id=request_id or f"{self.id}-{next(self.requests)}",
-            worker=WorkerInfo(id=self.id, name=self.id, slots=self.slots, backend="none"),
+            worker=WorkerInfo(id=self.id, name=self.id, slots=self.slots, backend=self.backend, labels=self.labels),
             tasks=self.tasks,
             slots=slots or self.slots,
             wait_seconds=wait_seconds,

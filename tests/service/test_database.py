@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,11 @@ from sqlalchemy.exc import IntegrityError
 
 import service
 from service.database import ChangeSignal, migrate, open_database, reading, writing
+from service.migrations.views import VIEWS
 from service.tables import director, metadata, studies
 from studies.errors import DatabaseError
-from tests.service.support import Worker, run_service, run_to_end
+from tests.databases import Databases
+from tests.service.support import LEASE_SECONDS, Worker, run_service, run_to_end
 
 
 @pytest.fixture
@@ -39,8 +42,12 @@ def statements(engine: Engine) -> dict[str, list[str]]:
     query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
     with engine.connect() as connection:
         return {
-            # A table that was made anew has quotes around its name.
-            row.name: sorted(line.strip().rstrip(",").replace('"', "") for line in row.sql.splitlines())
+            # A table that was made anew has quotes around its name; columns added later share a line.
+            row.name: sorted(
+                line.strip().rstrip(",").replace('"', "")
+                for part in row.sql.splitlines()
+                for line in re.split(r", (?=\w+ [A-Z]+)(?![^(]*\))", part)
+            )
             for row in connection.execute(text(query))
             if row.name != "alembic_version"
         }
@@ -52,6 +59,51 @@ def test_the_migrations_give_every_constraint_of_the_tables(tmp_path: Path, engi
     metadata.create_all(direct)
     assert statements(engine) == statements(direct)
     direct.dispose()
+
+
+CATALOGUE = """
+SELECT c.conrelid::regclass || ' ' || c.conname AS name, pg_get_constraintdef(c.oid) AS definition
+FROM pg_constraint c WHERE c.connamespace = 'public'::regnamespace
+UNION ALL SELECT indexrelid::regclass::text, pg_get_indexdef(indexrelid) FROM pg_stat_user_indexes
+UNION ALL SELECT table_name || '.' || column_name, concat_ws(' ', data_type, column_default, is_nullable)
+FROM information_schema.columns WHERE table_schema = 'public'
+"""
+
+
+def test_the_migrations_give_what_the_tables_say_on_postgresql(databases: Databases) -> None:
+    """Tables, columns with their defaults, indices, and every constraint as PostgreSQL writes it."""
+    server = databases.postgresql
+    by_migrations, direct = (open_database(server.new_database()) for _ in range(2))
+    migrate(by_migrations)
+    metadata.create_all(direct)
+    with direct.begin() as connection:
+        for view in VIEWS:
+            connection.execute(text(view))
+    with reading(by_migrations) as one, reading(direct) as other:
+        assert compare_metadata(MigrationContext.configure(one), metadata) == []
+        found, expected = (
+            {row.name: row.definition for row in c.execute(text(CATALOGUE)) if "alembic" not in row.name}
+            for c in (one, other)
+        )
+    assert found == expected
+    assert len(found) > 150
+    by_migrations.dispose()
+    direct.dispose()
+
+
+def test_a_database_of_the_first_schema_is_upgraded_on_postgresql(databases: Databases) -> None:
+    engine = open_database(databases.postgresql.new_database())
+    to_first_schema(engine)
+    with writing(engine) as connection:
+        connection.execute(
+            text("INSERT INTO studies (name, state, definition, created_at) VALUES ('old', 'running', '{}', 1)")
+        )
+    migrate(engine)
+    with reading(engine) as connection:
+        assert connection.execute(select(studies.c.name, studies.c.priority, studies.c.search_closed)).all() == [
+            ("old", 0, "")
+        ]
+    engine.dispose()
 
 
 def test_migrating_again_changes_nothing(engine: Engine) -> None:
@@ -68,12 +120,16 @@ Rows = dict[str, list[tuple[Any, ...]]]
 def first_schema(file: Path) -> Engine:
     """An empty database as the first release made it."""
     engine = open_database(f"sqlite:///{file}")
+    to_first_schema(engine)
+    return engine
+
+
+def to_first_schema(engine: Engine) -> None:
     config = Config()
     config.set_main_option("script_location", str(Path(service.__file__).parent / "migrations"))
     with writing(engine) as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
-    return engine
 
 
 def columns_of(engine: Engine) -> dict[str, list[str]]:
@@ -97,7 +153,7 @@ def rows_of(engine: Engine, columns: dict[str, list[str]]) -> Rows:
 def begun_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database of the first release with a study half-way."""
     folder = tmp_path_factory.mktemp("begun")
-    with run_service(folder / "new.db") as running:
+    with run_service(f"sqlite:///{folder}/new.db") as running:
         running.submit(name="begun", search={"trials_per_schedule": 3, "sampler": "tpe"})
         worker = Worker(running.client)
         for _ in range(3):
@@ -162,8 +218,10 @@ def test_an_upgraded_database_has_every_constraint_and_watches_foreign_keys_agai
 
 def test_a_study_begun_under_an_earlier_release_goes_on_to_its_end(begun: Engine, tmp_path: Path) -> None:
     begun.dispose()
-    with run_service(tmp_path / "old.db") as running:
+    with run_service(f"sqlite:///{tmp_path}/old.db") as running:
         running.clock.advance(3600)
+        running.director.step()  # after the outage the lease has its full length again
+        running.clock.advance(LEASE_SECONDS + 1)
         run_to_end(running, "begun", Worker(running.client, id="second"))
         ended = [(trial.phase, trial.state) for trial in running.client.trials("begun")]
     assert ended == [("search", "completed")] * 6 + [("confirm", "completed")] * 4
@@ -245,7 +303,8 @@ def test_a_failed_transaction_leaves_nothing(engine: Engine) -> None:
         assert connection.execute(select(studies)).all() == []
 
 
-def test_the_signal_tells_of_commits_and_of_nothing_else(engine: Engine) -> None:
+def test_the_signal_tells_of_commits_and_of_nothing_else(database: str) -> None:
+    engine = open_database(database)
     signal = ChangeSignal(engine)
     assert signal.changed()
     assert not signal.changed()
@@ -257,3 +316,4 @@ def test_the_signal_tells_of_commits_and_of_nothing_else(engine: Engine) -> None
     assert signal.changed()
     assert not signal.changed()
     signal.close()
+    engine.dispose()

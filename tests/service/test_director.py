@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import func, select, update
 
 from service.database import reading, writing
-from service.director import Director, LeadLost, _Lane
+from service.director import LEAD_SECONDS, Director, LeadLost
+from service.lanes import Lane
 from service.tables import director, trials
 from studies.protocol import Assignment, TrialView
 from studies.trial import TERMINAL, TrialState
@@ -149,23 +150,23 @@ def test_arms_go_forward_side_by_side(service: Service, worker: Worker) -> None:
 @pytest.mark.parametrize("sampler", ["random", "qmc"])
 @pytest.mark.parametrize("allocation", ["equal", "explore"])
 def test_an_interrupted_study_has_the_points_of_an_uninterrupted_one(
-    tmp_path: Path, sampler: str, allocation: str
+    database: str, tmp_path: Path, sampler: str, allocation: str
 ) -> None:
     """The web process, the director and the workers are replaced at random points in time."""
     search = {"allocation": allocation, "sampler": sampler, "trials_per_schedule": 4, "seed": 11}
-    with run_service(tmp_path / "whole.db") as whole:
+    with run_service(f"sqlite:///{tmp_path}/whole.db") as whole:
         name = whole.submit(search=search)
         run_to_end(whole, name)
         expected = points(whole, name)
         seeds = sorted(seed for _, seed in points(whole, name, "confirm").values())
 
     chance = random.Random(3)
-    database = tmp_path / "interrupted.db"
     clock = None
     finished = False
     for life in range(200):
         with run_service(database, clock) as service:
             clock = service.clock
+            clock.advance(LEAD_SECONDS)  # the last life's director is taken for dead
             name = service.submit(search=search)
             worker = Worker(service.client, id=f"life-{life}", slots=chance.randint(1, 4))
             for _ in range(chance.randint(1, 6)):
@@ -303,14 +304,14 @@ def test_a_study_that_cannot_be_sampled_is_paused_with_the_reason_and_others_go_
 ) -> None:
     bad = service.submit(name="bad")
     good = service.submit(name="good")
-    load = _Lane.load
+    load = Lane.load
 
     def fail(connection: Any, key: Any) -> Any:
         if key[0] == 1:
             raise ValueError("no such point")
         return load(connection, key)
 
-    monkeypatch.setattr(_Lane, "load", fail)
+    monkeypatch.setattr(Lane, "load", fail)
     worker.claim()
     service.director.step()
     assert service.study_state(bad) == "paused"
@@ -336,7 +337,7 @@ def test_a_study_that_is_cancelled_while_a_point_is_sampled_harms_nobody(
         service.client.cancel(name)
         return begin(self)
 
-    service.director._resolve_tasks()
+    service.director._resolve_tasks(service.clock(), routine=True)
     assert service.director._lead(service.clock())
     monkeypatch.setattr(Director, "_writing", cancel_first)
     service.director._fill(service.clock())

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select, update
 
 from service.database import reading, writing
+from service.director import Director
 from service.tables import attempts, trials, workers
 from studies.client import Client
 from studies.protocol import Assignment
@@ -262,6 +263,7 @@ def test_cancelling_ends_every_open_trial_and_tells_workers_to_abandon(service: 
     assert service.client.cancel(name).state == "cancelled"
     answer = worker.report(running, [0])
     assert (answer.status, answer.command, answer.detail) == (409, "abandon", "the study was cancelled")
+    assert answer.unwanted, "its checkpoint may go"
     assert worker.finish(running).status == 409
     states = [trial.state for trial in service.client.trials(name)]
     assert states == ["completed", "cancelled", "cancelled", "cancelled"]
@@ -271,17 +273,26 @@ def test_cancelling_ends_every_open_trial_and_tells_workers_to_abandon(service: 
 
 
 def test_after_an_outage_of_the_service_leases_have_their_full_length_again(service: Service, worker: Worker) -> None:
-    from service import queue
-
     service.submit()
     trial = worker.next(service)
     service.clock.advance(10 * LEASE_SECONDS)
-    with writing(service.engine) as connection:  # as the web process does when it starts
-        queue.grant_grace(connection, service.clock(), int(LEASE_SECONDS * 1e6))
-    service.director.step()
+    after = Director(service.engine, service.clock)  # nobody has led meanwhile
+    after.step()
     assert state_of(service, trial) == "running"
     service.clock.advance(LEASE_SECONDS + 1)
+    after.step()
+    assert state_of(service, trial) == "ready"
+
+
+def test_a_director_that_takes_over_at_once_grants_no_grace(service: Service, worker: Worker) -> None:
+    service.submit()
+    trial = worker.next(service)
+    service.clock.advance(LEASE_SECONDS - 1)
     service.director.step()
+    service.clock.advance(0.5)
+    service.director.resign()
+    service.clock.advance(0.75)
+    Director(service.engine, service.clock).step()
     assert state_of(service, trial) == "ready"
 
 
@@ -306,9 +317,8 @@ def test_a_claim_waits_for_the_first_ready_trial(service: Service, worker: Worke
 def test_a_worker_that_went_away_while_it_waited_is_leased_nothing(service: Service, worker: Worker) -> None:
     body = worker.request(wait_seconds=30).model_dump_json()
     with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2]))) as connection:
-        head = (
-            f"POST /api/v1/claims HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
-        )
+        head = f"POST /api/v1/claims HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}"
+        head += "\r\nContent-Type: application/json"
         connection.sendall(f"{head}\r\n\r\n{body}".encode())
         while not service.client.workers():
             time.sleep(0.01)

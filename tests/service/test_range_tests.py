@@ -314,7 +314,7 @@ def test_a_judgement_that_could_not_be_committed_is_made_again(
         raise RuntimeError("the director dies")
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.director._end_searches_of_arms", fail)
+        patch.setattr("service.phases._end_searches_of_arms", fail)
         with pytest.raises(RuntimeError, match="the director dies"):
             service.director.step()
     assert the_test(service, name).found is None
@@ -520,16 +520,16 @@ def test_steps_per_epoch_are_kept_for_every_trial(service: Service, worker: Work
     assert answer.json()["fields"][0]["field"] == "trials.0.steps_per_epoch"
 
 
-def test_an_interrupted_study_has_the_trials_of_an_uninterrupted_one(tmp_path: Path) -> None:
+def test_an_interrupted_study_has_the_trials_of_an_uninterrupted_one(database: str, tmp_path: Path) -> None:
     """The web process, the director and the worker are replaced after every step."""
-    with run_service(tmp_path / "whole.db") as whole:
+    with run_service(f"sqlite:///{tmp_path}/whole.db") as whole:
         name = submit(whole)
         run_to_end(whole, name)
         expected = sorted(base_rates(whole, name))
     clock = None
     finished = False
     for life in range(40):
-        with run_service(tmp_path / "interrupted.db", clock) as service:
+        with run_service(database, clock) as service:
             clock = service.clock
             submit(service)
             service.director.step()

@@ -40,9 +40,9 @@ def test_a_definition_may_be_yaml(service: Service) -> None:
 
 
 @pytest.fixture(scope="module")
-def empty_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def empty_service(module_database: str) -> Iterator[Service]:
     """One service for all that is refused: it stays empty."""
-    with run_service(tmp_path_factory.mktemp("refusals") / "arena.db") as running:
+    with run_service(module_database) as running:
         yield running
         assert running.client.studies() == []
 

@@ -33,9 +33,9 @@ sys.exit(serve("127.0.0.1", 0, Settings(sys.argv[1]), lambda url: print(url, flu
 
 
 class Served:
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, f"sqlite:///{database}"], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", PROGRAM, database], stdout=subprocess.PIPE, text=True
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
@@ -66,8 +66,8 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Served]:
-    running = Served(tmp_path / "arena.db")
+def served(database: str) -> Iterator[Served]:
+    running = Served(database)
     children = psutil.Process(running.process.pid).children
     try:
         until(running.answers)
@@ -134,15 +134,16 @@ def test_a_claim_that_waits_does_not_hold_up_the_end(served: Served) -> None:
     assert answers == [[]]
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", ""])
-def test_listening_beyond_this_machine_is_refused(host: str) -> None:
-    with pytest.raises(UnsafeBinding, match=r"will not listen on .*127\.0\.0\.1"):
-        check_host(host)
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org", "127.0.0.1.example.org", ""])
+def test_listening_beyond_this_machine_is_refused_until_there_is_a_token(host: str) -> None:
+    with pytest.raises(UnsafeBinding, match=r"will not listen on .*lr-arena token create"):
+        check_host(host, has_tokens=False)
+    check_host(host, has_tokens=True)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
 def test_listening_on_this_machine_is_allowed(host: str) -> None:
-    check_host(host)
+    check_host(host, has_tokens=False)
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:

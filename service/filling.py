@@ -1,0 +1,164 @@
+"""Gathers what `service.sharing` decides on: free slots, ready trials, the studies and their planned trials."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, and_, func, or_, select, update
+
+from service import roster
+from service.clock import Instant
+from service.queue import ready_groups
+from service.roster import Asking
+from service.sharing import Planned, Share, Slots, share_out, unserved
+from service.tables import boards, requirements, studies, trials, workers
+from studies.labels import as_pairs
+from studies.trial import TrialState
+
+_PHASES = ("range_test", "search", "confirm")
+"""Within a study, range tests are filled in first, since searches wait for them; confirm runs last."""
+
+
+def wanted(connection: Connection, now: Instant) -> list[Planned]:
+    """The planned trials to fill in: one for each free slot without a ready trial, as far as it can be served."""
+    slots = unserved(_free_slots(connection, now), ready_groups(connection))
+    if not slots:
+        return []
+    plan = _Plan(connection, sum(worker.free for worker in slots))
+    share_out(slots, _shares(connection, plan), plan.next, plan.take)
+    return plan.taken
+
+
+def _free_slots(connection: Connection, now: Instant) -> list[Slots]:
+    rows = connection.execute(
+        select(workers.c.fingerprints, workers.c.labels, workers.c.backend, workers.c.free_slots)
+        .where(
+            workers.c.last_seen_at >= roster.alive_since(now),
+            workers.c.free_slots > 0,
+            or_(workers.c.barred_until.is_(None), workers.c.barred_until <= now),
+        )
+        .order_by(workers.c.id)
+    )
+    return [
+        Slots(Asking(frozenset(row.fingerprints.items()), frozenset(as_pairs(row.labels, row.backend))), row.free_slots)
+        for row in rows
+    ]
+
+
+def _shares(connection: Connection, plan: _Plan) -> list[Share]:
+    in_use = {
+        row.study_id: row.n
+        for row in connection.execute(
+            select(trials.c.study_id, func.count().label("n"))
+            .where(or_(trials.c.state == TrialState.READY, trials.c.state == TrialState.RUNNING))
+            .group_by(trials.c.study_id)
+        )
+    }
+    labels: dict[int, set[str]] = {}
+    for row in connection.execute(
+        select(requirements).join(studies, studies.c.id == requirements.c.study_id).where(studies.c.state == "running")
+    ):
+        labels.setdefault(row.study_id, set()).add(row.label)
+    tasks: dict[int, list[tuple[str, str]]] = {}
+    priorities: dict[int, int] = {}
+    for row in connection.execute(
+        select(boards.c.study_id, boards.c.task, boards.c.fingerprint, boards.c.awaits_range_test, studies.c.priority)
+        .join(studies, studies.c.id == boards.c.study_id)
+        .where(studies.c.state == "running", boards.c.metric.is_not(None), boards.c.fingerprint.is_not(None))
+        .order_by(boards.c.study_id, boards.c.position)
+    ):
+        tasks.setdefault(row.study_id, []).append((row.task, row.fingerprint))
+        priorities[row.study_id] = row.priority
+        if row.awaits_range_test:
+            plan.awaiting.add((row.study_id, row.task))
+    return [
+        Share(study_id, tasks[study_id], frozenset(labels.get(study_id, ())), priority, in_use.get(study_id, 0))
+        for study_id, priority in priorities.items()
+    ]
+
+
+@dataclass
+class _Plan:
+    """The planned trials of each board in their order, read when they are first asked for."""
+
+    connection: Connection
+    most: int
+    awaiting: set[tuple[int, str]] = field(default_factory=set)
+    """The boards of which only the range test may be run yet."""
+    taken: list[Planned] = field(default_factory=list)
+    _read: dict[tuple[int, str], deque[Planned]] = field(default_factory=dict)
+
+    def next(self, study_id: int, task: str) -> Planned | None:
+        """The next planned trial of a board."""
+        key = (study_id, task)
+        if key not in self._read:
+            self._read[key] = self._planned(*key)
+        return self._read[key][0] if self._read[key] else None
+
+    def take(self, trial: Planned) -> None:
+        """Choose the next trial of its board."""
+        self.taken.append(self._read[trial.study_id, trial.task].popleft())
+
+    def _planned(self, study_id: int, task: str) -> deque[Planned]:
+        found: deque[Planned] = deque()
+        for turn, phase in enumerate(_PHASES[:1] if (study_id, task) in self.awaiting else _PHASES):
+            if len(found) >= self.most:
+                break
+            rows = self.connection.execute(
+                select(
+                    trials.c.id, trials.c.lane, trials.c.number, trials.c.configuration.is_not(None).label("configured")
+                )
+                .where(
+                    trials.c.state == TrialState.PLANNED,
+                    trials.c.study_id == study_id,
+                    trials.c.task == task,
+                    trials.c.phase == phase,
+                )
+                .order_by(trials.c.number, trials.c.id)
+                .limit(self.most)
+            )
+            found += [
+                Planned(r.id, study_id, task, r.lane, phase, r.number, bool(r.configured), (turn, r.number, r.id))
+                for r in rows
+            ]
+        return found
+
+
+def unpinned(connection: Connection, now: Instant) -> Mapping[tuple[int, str], str]:
+    """The fingerprints that boards are to have: of a board without one, or whose trials never met theirs, by its key.
+
+    It is the fingerprint of a worker that announces the task now.
+    """
+    alive = roster.announced_now(connection, now)
+    if not alive:
+        return {}
+    rows = connection.execute(
+        select(boards.c.study_id, boards.c.task, boards.c.fingerprint)
+        .join(studies, studies.c.id == boards.c.study_id)
+        .where(studies.c.finished_at.is_(None), boards.c.metric.is_not(None), boards.c.task.in_(sorted(alive)))
+    )
+    return {
+        (row.study_id, row.task): min(alive[row.task], key=lambda f: (-alive[row.task][f], f))
+        for row in rows.all()
+        if row.fingerprint not in alive[row.task]
+        and (row.fingerprint is None or not _begun(connection, row.study_id, row.task))
+    }
+
+
+def _begun(connection: Connection, study_id: int, task: str) -> bool:
+    begun = select(trials.c.id).where(
+        trials.c.study_id == study_id, trials.c.task == task, trials.c.started_at.is_not(None)
+    )
+    return connection.execute(begun.limit(1)).first() is not None
+
+
+def pin(connection: Connection, fingerprints: Mapping[tuple[int, str], str]) -> None:
+    """Give boards their fingerprint: from now on their trials go to workers that announce it alone."""
+    for (study_id, task), fingerprint in sorted(fingerprints.items()):
+        connection.execute(
+            update(boards)
+            .where(and_(boards.c.study_id == study_id, boards.c.task == task))
+            .values(fingerprint=fingerprint)
+        )

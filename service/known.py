@@ -1,0 +1,46 @@
+"""What does not change about a study, read once: a cache, since every message of a worker needs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from service.tables import boards, studies
+from studies.definition import StudyDefinition, read_definition
+from studies.tasks import Direction
+
+LARGEST = 2_000
+"""So many boards are kept; past it all are forgotten, and read again as they are needed."""
+
+
+@dataclass(frozen=True)
+class Board:
+    """One task of a study whose metric is known."""
+
+    study: str
+    definition: StudyDefinition
+    metric: str
+    direction: Direction
+
+
+class Known:
+    """The boards that one process has met. Not for two databases. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._boards: dict[tuple[int, str], Board] = {}
+
+    def board(self, connection: Connection, study_id: int, task: str) -> Board:
+        """The board of a trial that has parameters: its metric is known then, and stays what it is."""
+        key = (study_id, task)
+        if (found := self._boards.get(key)) is not None:
+            return found
+        row = connection.execute(
+            select(studies.c.name, studies.c.definition, boards.c.metric, boards.c.direction)
+            .join(boards, boards.c.study_id == studies.c.id)
+            .where(studies.c.id == study_id, boards.c.task == task)
+        ).one()
+        if len(self._boards) >= LARGEST:
+            self._boards.clear()
+        self._boards[key] = Board(row.name, read_definition(row.definition), row.metric, row.direction)
+        return self._boards[key]

@@ -1,0 +1,213 @@
+"""The phases of a study: from search to confirm, arm by arm, and to its end; and searches that are ended early."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, and_, func, not_, or_, select, update
+
+from service import queue, range_tests
+from service.clock import Instant, iso
+from service.standings import best_search_trials
+from service.tables import arms, boards, epochs, studies, trials
+from studies.definition import StudyDefinition
+from studies.leaderboard import best_search
+from studies.seeds import training_seed
+from studies.trial import OPEN, TrialState
+
+_NOT_BEGUN = (TrialState.PLANNED, TrialState.READY)
+
+
+def is_due(connection: Connection, study_id: int, definition: StudyDefinition) -> bool:
+    """Whether `advance` has anything to do for a study, found out by looking into indices alone."""
+    of_arm = trials.c.arm_id == arms.c.id
+    if definition.search.allocation == "equal":
+        searching = _any_open(of_arm, trials.c.phase == "search", trials.c.state.in_(sorted(OPEN)))
+    else:  # its open search trials belong to no arm yet
+        of_task = and_(trials.c.study_id == study_id, trials.c.task == arms.c.task, trials.c.phase == "search")
+        searching = or_(*(_any_open(of_task, trials.c.state == state) for state in sorted(OPEN)))
+    confirming = _any_open(of_arm, trials.c.phase == "confirm", trials.c.state.in_(sorted(OPEN)))
+    over = or_(
+        and_(arms.c.phase == "search", not_(searching)),
+        and_(arms.c.phase == "confirm", not_(confirming)),
+        arms.c.phase == "done",
+    )
+    query = select(arms.c.phase).where(arms.c.study_id == study_id, over)
+    ended = connection.execute(query).scalars().all()
+    if any(phase != "done" for phase in ended) or len(ended) == _number_of_arms(definition):
+        return True
+    draining = select(studies.c.id).where(studies.c.id == study_id, studies.c.state == "draining")
+    if connection.execute(draining).first() is not None:
+        return True
+    return definition.has_range_tests and range_tests.any_ended(connection, study_id)
+
+
+def _number_of_arms(definition: StudyDefinition) -> int:
+    return len(definition.tasks) * len(definition.schedules)
+
+
+def _any_open(*where: ColumnElement[bool]) -> ColumnElement[bool]:
+    return select(trials.c.id).where(*where).correlate(arms).exists()
+
+
+def advance(connection: Connection, study_id: int, definition: StudyDefinition, now: Instant) -> bool:
+    """Judge range tests, confirm arms whose search has ended, end the study when its arms are done.
+
+    Whether the study has ended now. Its row is to be locked.
+    """
+    state = connection.execute(select(studies.c.state).where(studies.c.id == study_id)).scalar_one()
+    if state == "draining":
+        return _end_drained(connection, study_id, now)
+    if definition.has_range_tests:
+        range_tests.judge(connection, study_id)
+    if definition.search.allocation == "equal":
+        _end_searches_of_arms(connection, study_id, definition, now)
+    else:
+        _end_joint_searches(connection, study_id, definition, now)
+    return _end_if_done(connection, study_id, now)
+
+
+def _end_drained(connection: Connection, study_id: int, now: Instant) -> bool:
+    still_open = select(trials.c.id).where(trials.c.study_id == study_id, trials.c.finished_at.is_(None))
+    if connection.execute(still_open.limit(1)).first() is not None:
+        return False
+    connection.execute(update(arms).where(arms.c.study_id == study_id).values(phase="done"))
+    return _end_if_done(connection, study_id, now)
+
+
+def limits_reached(connection: Connection, now: Instant) -> dict[int, str]:
+    """The studies whose search is to be ended now, for their deadline has passed or their training time is spent; why.
+
+    A search whose trials have all begun needs no end.
+    """
+    searching = (trials.c.study_id == studies.c.id, trials.c.phase.in_(["range_test", "search"]))
+    left = or_(
+        *(select(trials.c.id).where(*searching, trials.c.state == state).exists() for state in sorted(_NOT_BEGUN))
+    )
+    rows = connection.execute(
+        select(studies.c.id, studies.c.deadline_at, studies.c.train_seconds).where(
+            studies.c.state.in_(["running", "paused"]),
+            studies.c.search_closed == "",
+            or_(studies.c.deadline_at <= now, studies.c.train_seconds.is_not(None)),
+            left,
+        )
+    ).all()
+    reached: dict[int, str] = {}
+    for row in rows:
+        if row.deadline_at is not None and row.deadline_at <= now:
+            reached[row.id] = f"its deadline, {iso(row.deadline_at)}, has passed"
+        elif (spent := trained_seconds(connection, row.id)) >= row.train_seconds:
+            reached[row.id] = (
+                f"its trials have trained for {spent:,.0f} s, and its budget is {row.train_seconds:,.0f} s"
+            )
+    return reached
+
+
+def close_search(connection: Connection, study_id: int, reason: str, now: Instant) -> None:
+    """End the search of a study. Trials that run go on to their end, and what was found so far is confirmed."""
+    queue.lock_open(connection, study_id)
+    closed = connection.execute(
+        update(studies)
+        .where(studies.c.id == study_id, studies.c.state.in_(["running", "paused"]), studies.c.search_closed == "")
+        .values(search_closed=reason)
+    )
+    if closed.rowcount:
+        queue.cancel(connection, study_id, now, reason, states=_NOT_BEGUN, phases=("range_test", "search"))
+
+
+def trained_seconds(connection: Connection, study_id: int) -> float:
+    """The training time of all trials of a study, those that run now included, as far as it was reported."""
+    ended = select(func.sum(trials.c.train_seconds)).where(trials.c.study_id == study_id)
+    running = (
+        select(func.sum(epochs.c.seconds))
+        .join(trials, and_(trials.c.id == epochs.c.trial_id, trials.c.attempt == epochs.c.attempt))
+        .where(trials.c.study_id == study_id, trials.c.state == TrialState.RUNNING)
+    )
+    return float(sum(connection.execute(query).scalar() or 0.0 for query in (ended, running)))
+
+
+def _end_searches_of_arms(connection: Connection, study_id: int, definition: StudyDefinition, now: Instant) -> None:
+    """In `equal`: confirm each arm whose search trials have all ended."""
+    still_open = select(trials.c.arm_id).where(
+        trials.c.study_id == study_id, trials.c.phase == "search", trials.c.finished_at.is_(None)
+    )
+    ended = connection.execute(
+        select(arms)
+        .where(arms.c.study_id == study_id, arms.c.phase == "search", arms.c.id.not_in(still_open))
+        .order_by(arms.c.id)
+    ).all()
+    if ended:
+        best = best_search_trials(connection, [arm.id for arm in ended])
+        for arm in ended:
+            _confirm(connection, arm, best.get(arm.id), definition, now)
+
+
+def _end_joint_searches(connection: Connection, study_id: int, definition: StudyDefinition, now: Instant) -> None:
+    """In `explore`: where a task's search has ended, confirm its top schedules."""
+    still_open = select(trials.c.task).where(
+        trials.c.study_id == study_id, trials.c.phase == "search", trials.c.finished_at.is_(None)
+    )
+    ended = connection.execute(
+        select(arms, boards.c.direction)
+        .join(boards, and_(boards.c.study_id == arms.c.study_id, boards.c.task == arms.c.task))
+        .where(arms.c.study_id == study_id, arms.c.phase == "search", arms.c.task.not_in(still_open))
+        .order_by(arms.c.id)
+    ).all()
+    for task in dict.fromkeys(arm.task for arm in ended):
+        of_task = [arm for arm in ended if arm.task == task]
+        best = best_search_trials(connection, [arm.id for arm in of_task])
+        left = [(arm_id, row.value) for arm_id, row in sorted(best.items())]
+        top: set[int] = set()
+        while left and len(top) < definition.confirm.top_schedules:
+            winner = best_search(left, of_task[0].direction)
+            assert winner is not None
+            top.add(winner[0])
+            left = [item for item in left if item[0] != winner[0]]
+        for arm in of_task:
+            _confirm(connection, arm, best[arm.id] if arm.id in top else None, definition, now)
+
+
+def _confirm(connection: Connection, arm: Any, best: Any | None, definition: StudyDefinition, now: Instant) -> None:
+    """Plan the confirm runs of an arm's best search trial; an arm without one is done."""
+    seeds = definition.confirm.seeds if best is not None else 0
+    connection.execute(update(arms).where(arms.c.id == arm.id).values(phase="confirm" if seeds else "done"))
+    rows = [
+        {
+            "study_id": arm.study_id,
+            "task": arm.task,
+            "lane": arm.schedule,
+            "phase": "confirm",
+            "number": number,
+            "arm_id": arm.id,
+            "seed": training_seed(definition.search.seed, arm.task, "confirm", number),
+            "state": TrialState.PLANNED,
+            "parameters": best.parameters if best is not None else None,
+            "configuration": best.configuration if best is not None else None,
+            "created_at": now,
+        }
+        for number in range(seeds)
+    ]
+    if rows:
+        connection.execute(trials.insert(), rows)
+
+
+def _end_if_done(connection: Connection, study_id: int, now: Instant) -> bool:
+    still_open = select(trials.c.arm_id).where(
+        trials.c.study_id == study_id, trials.c.phase == "confirm", trials.c.finished_at.is_(None)
+    )
+    connection.execute(
+        update(arms)
+        .where(arms.c.study_id == study_id, arms.c.phase == "confirm", arms.c.id.not_in(still_open))
+        .values(phase="done")
+    )
+    left = connection.execute(
+        select(func.count()).where(arms.c.study_id == study_id, arms.c.phase != "done")
+    ).scalar_one()
+    if left:
+        return False
+    done = connection.execute(
+        update(studies)
+        .where(studies.c.id == study_id, studies.c.finished_at.is_(None))
+        .values(state="finished", finished_at=now)
+    )
+    return done.rowcount > 0

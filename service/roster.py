@@ -1,0 +1,244 @@
+"""The workers: who they are, what they can run, and whether they are given trials at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Integer, bindparam, case, func, select, update
+
+from service.clock import SECOND, Instant, iso, iso_or_none
+from service.database import insert_new
+from service.tables import attempts, tasks, trials, workers
+from studies.labels import as_pairs
+from studies.protocol import ClaimRequest, Device, WorkerView
+from studies.trial import TrialState
+
+SILENCE_SECONDS = 90
+"""A worker that was not heard of for this long is no longer counted on: its slots are not free slots."""
+AT_ONCE_SECONDS = 60
+"""An attempt that failed within this time failed at once: it says something of its worker."""
+FAILURES = 3
+"""After so many attempts in a row that failed at once a worker gets no trials for a while."""
+FIRST_BAR_SECONDS = 60
+LONGEST_BAR_SECONDS = 3600
+
+
+def bar_seconds(failures: int) -> int:
+    """For how long a worker gets no trials after so many failures in a row: doubled with each after the first few.
+
+    >>> [bar_seconds(n) for n in (2, 3, 4, 100)]
+    [0, 60, 120, 3600]
+    """
+    if failures < FAILURES:
+        return 0
+    return int(min(FIRST_BAR_SECONDS * 2 ** min(failures - FAILURES, 20), LONGEST_BAR_SECONDS))
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What decides which trials a claim may have: (task, fingerprint) pairs, and labels as `key=value`."""
+
+    tasks: frozenset[tuple[str, str]]
+    labels: frozenset[str]
+
+    @classmethod
+    def of(cls, request: ClaimRequest) -> Asking:
+        """What a claim asks for."""
+        return cls(
+            frozenset((task.name, task.fingerprint or "") for task in request.tasks),
+            frozenset(as_pairs(request.worker.labels, request.worker.backend)),
+        )
+
+    @classmethod
+    def nothing(cls) -> Asking:
+        """For one that is to get nothing."""
+        return cls(frozenset(), frozenset())
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A worker whose row is locked until the transaction ends, so that its claims come one after another."""
+
+    known: bool
+    """Whether it has said the same of itself before."""
+    barred: bool
+    """Whether it is given no trials for now."""
+
+
+def arrive(connection: Connection, request: ClaimRequest, now: Instant) -> Arrived:
+    """Lock the worker's row, a new one if need be."""
+    who = {"worker": request.worker.id}
+    row = connection.execute(_ARRIVE, who).first()
+    if row is None:
+        fresh = {**_announced(request), "announcement": "", "free_slots": 0, "last_seen_at": now, "first_seen_at": now}
+        insert_new(connection, workers, [{"id": request.worker.id, **fresh}])
+        row = connection.execute(_ARRIVE, who).one()
+    barred = row.barred_until is not None and row.barred_until > now
+    return Arrived(known=row.announcement == _digest(request), barred=barred)
+
+
+def announce(connection: Connection, request: ClaimRequest, free: int, now: Instant, *, known: bool) -> None:
+    """Note how many of the worker's slots are free, and what it said of itself, if that is not known.
+
+    Manifests of tasks, or of their fingerprints, that nobody has announced before are kept.
+    """
+    values: dict[str, Any] = {"free_slots": free, "last_seen_at": now}
+    if not known:
+        values |= {**_announced(request), "announcement": _digest(request)}
+        _note_tasks(connection, request, now)
+    connection.execute(_UPDATE, {"worker": request.worker.id, **values})
+
+
+_WORKER = workers.c.id == bindparam("worker")
+_ARRIVE = select(workers.c.barred_until, workers.c.announcement).where(_WORKER).with_for_update()
+_UPDATE = update(workers).where(_WORKER)  # of the columns that it is given
+
+
+def _announced(request: ClaimRequest) -> dict[str, Any]:
+    worker = request.worker
+    return {
+        "name": worker.name,
+        "slots": worker.slots,
+        "backend": worker.backend,
+        "versions": worker.versions,
+        "tasks": sorted(task.name for task in request.tasks),
+        "fingerprints": {task.name: task.fingerprint or "" for task in request.tasks},
+        "unavailable": request.unavailable,
+        "labels": worker.labels,
+        "devices": [device.model_dump() for device in worker.devices],
+    }
+
+
+def _digest(request: ClaimRequest) -> str:
+    """Of all that a worker says of itself but for its GPUs' use, of which its reports tell."""
+    said = request.model_dump_json(
+        include={"worker": {"name", "slots", "backend", "versions", "labels"}, "tasks": True, "unavailable": True}
+    )
+    return hashlib.sha256(said.encode()).hexdigest()
+
+
+def _note_tasks(connection: Connection, request: ClaimRequest, now: Instant) -> None:
+    names = [task.name for task in request.tasks]
+    rows = connection.execute(select(tasks.c.name, tasks.c.fingerprint).where(tasks.c.name.in_(names)))
+    known = {tuple(row) for row in rows}
+    insert_new(
+        connection,
+        tasks,
+        [
+            {
+                "name": task.name,
+                "fingerprint": task.fingerprint or "",
+                "manifest": task.model_dump(mode="json"),
+                "first_seen_at": now,
+            }
+            for task in request.tasks
+            if (task.name, task.fingerprint or "") not in known
+        ],
+    )
+
+
+def seen(connection: Connection, worker_id: str, now: Instant, devices: Sequence[Device] | None = None) -> None:
+    """Note that the worker is alive, and its GPUs as they are now, if it tells."""
+    values: dict[str, Any] = {"last_seen_at": now}
+    if devices is not None:
+        values["devices"] = [device.model_dump() for device in devices]
+    connection.execute(_UPDATE, {"worker": worker_id, **values})
+
+
+_FREE = workers.c.free_slots + bindparam("number", type_=Integer)
+_FREE_SLOTS = (
+    update(workers).where(_WORKER).values(free_slots=case((workers.c.slots < _FREE, workers.c.slots), else_=_FREE))
+)
+
+
+def free_slots(connection: Connection, freed: Counter[str]) -> None:
+    """So many more slots of each worker have nothing to do: the director may fill in trials for them already."""
+    for worker_id, n in sorted(freed.items()):  # always locked in the same order
+        connection.execute(_FREE_SLOTS, {"worker": worker_id, "number": n})
+
+
+_SUCCEEDED = (
+    update(workers).where(_WORKER, workers.c.failures > 0).values(failures=0, barred_until=None, barred_because="")
+)
+
+
+def succeeded(connection: Connection, worker_ids: Iterable[str]) -> None:
+    """An attempt of each had an outcome of the training itself: what failed before was not the worker's fault."""
+    for worker_id in sorted(set(worker_ids)):
+        connection.execute(_SUCCEEDED, {"worker": worker_id})
+
+
+def failed(connection: Connection, worker_id: str, started_at: Instant, reason: str, now: Instant) -> None:
+    """An attempt has failed. If it failed at once, and the ones before it too, the worker is barred for a while."""
+    if now - started_at > AT_ONCE_SECONDS * SECOND:
+        return
+    failures = connection.execute(
+        update(workers)
+        .where(workers.c.id == worker_id)
+        .values(failures=workers.c.failures + 1)
+        .returning(workers.c.failures)
+    ).scalar()
+    if failures is None or not (seconds := bar_seconds(failures)):
+        return
+    because = f"its last {failures} attempts failed at once, the latest: {reason}"
+    connection.execute(
+        update(workers)
+        .where(workers.c.id == worker_id)
+        .values(barred_until=now + seconds * SECOND, barred_because=because)
+    )
+
+
+def alive_since(now: Instant) -> Instant:
+    """Workers that were heard of since this instant are counted on."""
+    return now - SILENCE_SECONDS * SECOND
+
+
+def announced_now(connection: Connection, now: Instant) -> dict[str, Counter[str]]:
+    """Per task, how many workers that are alive announce it with each fingerprint."""
+    found: dict[str, Counter[str]] = {}
+    for row in connection.execute(select(workers.c.fingerprints).where(workers.c.last_seen_at >= alive_since(now))):
+        for task, fingerprint in row.fingerprints.items():
+            found.setdefault(task, Counter())[fingerprint] += 1
+    return found
+
+
+def list_workers(connection: Connection, now: Instant) -> list[WorkerView]:
+    """The workers that have asked for trials, the last heard of first."""
+    running: dict[str, list[int]] = {}
+    for trial in connection.execute(
+        select(trials.c.worker_id, trials.c.id).where(trials.c.state == TrialState.RUNNING).order_by(trials.c.id)
+    ):
+        running.setdefault(trial.worker_id, []).append(trial.id)
+    lost = {
+        row.worker_id: row.n
+        for row in connection.execute(
+            select(attempts.c.worker_id, func.count().label("n"))
+            .where(attempts.c.end == "lost")
+            .group_by(attempts.c.worker_id)
+        )
+    }
+    rows = connection.execute(select(workers).order_by(workers.c.last_seen_at.desc(), workers.c.id))
+    return [
+        WorkerView(
+            id=row.id,
+            name=row.name,
+            alive=row.last_seen_at >= alive_since(now),
+            slots=row.slots,
+            backend=row.backend,
+            versions=row.versions,
+            tasks=row.tasks,
+            labels=row.labels,
+            devices=row.devices,
+            first_seen_at=iso(row.first_seen_at),
+            last_seen_at=iso(row.last_seen_at),
+            running=running.get(row.id, []),
+            lost=lost.get(row.id, 0),
+            barred_until=iso_or_none(row.barred_until) if (row.barred_until or 0) > now else None,
+            barred_because=row.barred_because if (row.barred_until or 0) > now else "",
+        )
+        for row in rows
+    ]

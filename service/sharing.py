@@ -1,0 +1,102 @@
+"""Which planned trials are filled in next: the free slots are shared among the studies. Pure but for what it is given.
+
+A slot goes to the study of the highest priority that it can serve; among these to the one that has the fewest trials
+running or ready, so that a large study does not starve a small one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from service.queue import Group
+from service.roster import Asking
+
+
+@dataclass(frozen=True)
+class Slots:
+    """The free slots of one worker, and what it can be given."""
+
+    asking: Asking
+    free: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """A study that has trials to fill in: its tasks with their fingerprints, what it asks of workers, its place."""
+
+    study_id: int
+    tasks: Sequence[tuple[str, str]]
+    labels: frozenset[str]
+    priority: int
+    in_use: int
+    """Its trials that run or are ready."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A planned trial that is about to be filled in; trials of a study are taken in the order of `turn`."""
+
+    id: int
+    study_id: int
+    task: str
+    lane: str
+    phase: str
+    number: int
+    configured: bool
+    turn: tuple[int, int, int]
+
+
+Next = Callable[[int, str], Planned | None]
+"""The next planned trial of a study's task, given the two; the same one until it was taken."""
+
+
+def unserved(slots: Iterable[Slots], ready: Iterable[Group]) -> list[Slots]:
+    """The free slots that no ready trial is there for.
+
+    >>> one = Asking(frozenset({("a", "f")}), frozenset())
+    >>> both = Asking(frozenset({("a", "f"), ("b", "f")}), frozenset())
+    >>> [left.free for left in unserved([Slots(both, 2), Slots(one, 1)], [Group(("b", "f"), frozenset(), 1)])]
+    [1, 1]
+    """
+    left = Counter({(group.task, group.labels): group.number for group in ready})
+    result = []
+    for worker in slots:
+        free = worker.free
+        for task, labels in sorted(left, key=lambda key: (key[0], sorted(key[1]))):
+            if task in worker.asking.tasks and labels <= worker.asking.labels:
+                served = min(free, left[task, labels])
+                left[task, labels] -= served
+                free -= served
+        if free:
+            result.append(Slots(worker.asking, free))
+    return result
+
+
+def share_out(slots: Sequence[Slots], studies: Sequence[Share], next_of: Next, take: Callable[[Planned], None]) -> None:
+    """Give each free slot its trial, one slot of each worker after the other.
+
+    take: told of each trial chosen; after that `next_of` gives the one behind it.
+    """
+    in_use = Counter({study.study_id: study.in_use for study in studies})
+    free = [worker.free for worker in slots]
+    while any(free):
+        for place, worker in enumerate(slots):
+            if not free[place]:
+                continue
+            free[place] -= 1
+            for study in sorted(studies, key=lambda s: (-s.priority, in_use[s.study_id], s.study_id)):
+                if (trial := _first(study, worker.asking, next_of)) is not None:
+                    take(trial)
+                    in_use[study.study_id] += 1
+                    break
+            else:
+                free[place] = 0  # nothing is left for this worker
+
+
+def _first(study: Share, asking: Asking, next_of: Next) -> Planned | None:
+    if not study.labels <= asking.labels:
+        return None
+    heads = [next_of(study.study_id, task) for task, fingerprint in study.tasks if (task, fingerprint) in asking.tasks]
+    return min((head for head in heads if head is not None), key=lambda trial: trial.turn, default=None)
