@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from service import errors, queue
+from service import errors
+from service.auth import scope_of
 from service.clock import Clock, system_clock
-from service.database import migrate, open_database, writing
+from service.database import migrate, open_database
+from service.gate import Gate, Tokens
 from service.routes import boards, catalogue, health, studies, trials, work
 from service.settings import Settings
 from service.state import Arena
-from service.waiting import ReadyWatch
+from studies.definition import StudyDefinition
 from studies.protocol import API_PREFIX
 
 
@@ -28,26 +32,53 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_database(settings.database)
         migrate(engine)
-        with writing(engine) as connection:
-            queue.grant_grace(connection, clock(), settings.lease)
-        app.state.arena = Arena(settings, engine, clock, ReadyWatch(engine))
+        app.state.tokens = Tokens(engine)
+        app.state.arena = Arena.over(settings, engine, clock)
         yield
         await app.state.arena.ready.close()
         engine.dispose()
 
-    app = FastAPI(
+    app = _Application(
         title="LR Arena",
         summary="Which learning-rate schedule wins on your task, and how sure that is.",
         version="1",
         lifespan=lifespan,
         generate_unique_id_function=_operation_id,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's pages load their scripts from another host
+        redoc_url=None,
     )
     errors.install(app)
+    app.add_middleware(Gate, clock=clock)
     app.include_router(health.router)
     for module in (studies, trials, boards, catalogue, work):
-        app.include_router(module.router, prefix=API_PREFIX)
+        app.include_router(module.router, prefix=API_PREFIX, responses=errors.GATE_RESPONSES)
     return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The document, with the scope that each operation needs, and errors as the problems that they are."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            components = document.setdefault("components", {})
+            components["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer", "description": "not needed until a first token is made"}
+            }
+            # The routes take a definition as text, JSON or YAML, so that FastAPI does not know its form.
+            definition = StudyDefinition.model_json_schema(ref_template="#/components/schemas/{model}")
+            components["schemas"] |= definition.pop("$defs") | {"StudyDefinition": definition}
+            for path, operations in document["paths"].items():
+                for method, operation in operations.items():
+                    scope = scope_of(method.upper(), path)
+                    if scope is not None:
+                        operation["security"] = [{"token": []}]
+                        operation["x-scope"] = scope
+                    for status, response in operation["responses"].items():
+                        if int(status) >= HTTPStatus.BAD_REQUEST:
+                            response["content"] = {errors.MEDIA_TYPE: response["content"].pop("application/json")}
+        assert self.openapi_schema is not None
+        return self.openapi_schema
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -11,10 +12,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
+from service.database import is_away
+from service.headers import SAFE
 from studies.errors import ArenaError, Conflict, InvalidInput, NotFound
 from studies.protocol import Problem
 
@@ -30,14 +33,33 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 2
 
 RESPONSES: dict[int | str, dict[str, Any]] = {
-    status.value: {"model": Problem, "description": status.phrase, "content": {MEDIA_TYPE: {}}}
+    status.value: {"model": Problem, "description": status.phrase}
     for status in (
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNPROCESSABLE_ENTITY,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     )
 }
+
+GATE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status.value: RESPONSES[status.value]
+    for status in (
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.FORBIDDEN,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    )
+}
+"""What `service.gate` may answer in place of any route but the public ones."""
+
+MAX_FIELDS = 100
+"""At most so many bad fields are told of at once."""
 
 
 def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
@@ -50,7 +72,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ArenaError, _arena_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(OperationalError, _database_away)
+    app.add_exception_handler(DBAPIError, _database_error)
     app.add_exception_handler(PoolTimeout, _database_away)
     app.add_exception_handler(Exception, _our_fault)
 
@@ -75,23 +97,42 @@ def _arena_error(_request: Request, error: Exception) -> Response:
 
 def _invalid_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    bad = error.errors()
     fields = [
         {
             "field": ".".join(str(part) for part in item["loc"][1:]) or str(item["loc"][0]),
             "value": _plain(item.get("input")),
             "message": item["msg"][:1].lower() + item["msg"][1:],
         }
-        for item in error.errors()
+        for item in bad[:MAX_FIELDS]
     ]
-    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _count(len(fields)), fields=fields)
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _count(len(bad)), fields=fields)
 
 
-def _http_error(_request: Request, error: Exception) -> Response:
+def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(HTTPStatus(error.status_code), str(error.detail), error.headers)
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's, for a body that fails otherwise than by its grammar
+        nested = isinstance(error.__cause__, RecursionError)
+        message = "cannot be read as JSON: " + ("it is nested too deeply" if nested else str(error.__cause__))
+        fields = [{"field": "(body)", "value": None, "message": message}]
+        return problem(HTTPStatus.UNPROCESSABLE_ENTITY, _count(1), fields=fields)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_of(request))
+    return problem(HTTPStatus(error.status_code), str(error.detail), headers)
 
 
-def _database_away(_request: Request, error: Exception) -> Response:
+def _methods_of(request: Request) -> list[str]:
+    """What can be asked at this address, also where each method is a route of its own."""
+    path, documented = request.scope["path"], request.app.openapi()["paths"]
+    if path not in documented:
+        patterns = {template: re.sub(r"\{[^}]*\}", "[^/]+", template) for template in documented}
+        path = next((template for template, pattern in patterns.items() if re.fullmatch(pattern, path)), path)
+    return [method.upper() for method in documented.get(path, {"get": None})]
+
+
+def database_away(error: Exception) -> Response:
+    """The answer where the database is busy or away."""
     log.warning("the database is busy or away: %s", error)
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
@@ -100,9 +141,19 @@ def _database_away(_request: Request, error: Exception) -> Response:
     )
 
 
+def _database_error(request: Request, error: Exception) -> Response:
+    if not is_away(error):
+        raise error
+    return _database_away(request, error)
+
+
+def _database_away(_request: Request, error: Exception) -> Response:
+    return database_away(error)
+
+
 def _our_fault(_request: Request, _error: Exception) -> Response:
-    # The server logs the traceback.
-    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log says more")
+    # The server logs the traceback. This answer alone is made outside the gate, which gives the others their headers.
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log says more", SAFE)
 
 
 def _count(n: int) -> str:

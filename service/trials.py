@@ -8,10 +8,10 @@ from sqlalchemy import Connection, select
 
 from service.clock import iso, iso_or_none
 from service.registry import study_id
-from service.tables import arms, attempts, epochs, studies, trials
+from service.tables import arms, attempts, epochs, late_results, studies, trials
 from studies.configuration import Configuration
 from studies.errors import NotFound
-from studies.protocol import AttemptView, EpochPage, EpochView, TrialDetail, TrialPage, TrialView
+from studies.protocol import AttemptView, EpochPage, EpochView, LateResult, TrialDetail, TrialPage, TrialView
 
 _COLUMNS = (
     select(trials, arms.c.schedule, studies.c.name.label("study"))
@@ -31,7 +31,7 @@ def page(connection: Connection, study: str, cursor: int, limit: int) -> TrialPa
 
 
 def detail(connection: Connection, trial_id: int) -> TrialDetail:
-    """A trial with its attempts. Raises NotFound."""
+    """A trial with its attempts, and the results that came too late to count. Raises NotFound."""
     row = connection.execute(_COLUMNS.where(trials.c.id == trial_id)).first()
     if row is None:
         raise NotFound("trial", trial_id)
@@ -48,7 +48,26 @@ def detail(connection: Connection, trial_id: int) -> TrialDetail:
         )
         for attempt in tries
     ]
-    return TrialDetail(**_view(row).model_dump(), history=history)
+    return TrialDetail(**_view(row).model_dump(), history=history, late_results=_late_results(connection, trial_id))
+
+
+def _late_results(connection: Connection, trial_id: int) -> list[LateResult]:
+    rows = connection.execute(
+        select(late_results, attempts.c.attempt)
+        .join(attempts, attempts.c.token == late_results.c.token)
+        .where(late_results.c.trial_id == trial_id)
+        .order_by(late_results.c.received_at, attempts.c.attempt)
+    )
+    return [
+        LateResult(
+            attempt=row.attempt,
+            worker=row.worker_id,
+            received_at=iso(row.received_at),
+            refused_because=row.refused_because,
+            result=row.result,
+        )
+        for row in rows
+    ]
 
 
 def epoch_page(connection: Connection, trial_id: int, cursor: int, limit: int) -> EpochPage:
@@ -96,6 +115,7 @@ def _view(row: Any) -> TrialView:
         test_last=row.test_last,
         train_seconds=row.train_seconds,
         steps_per_epoch=row.steps_per_epoch,
+        model=row.model,
         reason=row.reason,
         attempts=row.attempt,
         crashed=row.crashed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -11,7 +12,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from studies.definition import StudyDefinition
-from studies.errors import Refused, Unreachable
+from studies.errors import FieldError, InvalidInput, Refused, Unreachable
 from studies.preview import Preview, PreviewRequest
 from studies.protocol import (
     API_PREFIX,
@@ -21,6 +22,7 @@ from studies.protocol import (
     EpochPage,
     EpochView,
     Leaderboard,
+    ModelView,
     RangeTestDetail,
     ReleaseRequest,
     ReportRequest,
@@ -47,6 +49,7 @@ class Client:
     Every call raises Unreachable if there is no answer, and Refused, with the service's own words, if
     the answer is an error.
 
+    token: what `lr-arena token create` has printed; None for a service without tokens.
     timeout_seconds: for one call, beyond what the call itself asks the service to wait.
     transport: another way to reach the service than the network, such as an in-process one in tests.
     """
@@ -54,6 +57,7 @@ class Client:
     def __init__(
         self,
         url: str = DEFAULT_URL,
+        token: str | None = None,
         *,
         timeout_seconds: float = 30.0,
         transport: httpx.BaseTransport | None = None,
@@ -62,7 +66,11 @@ class Client:
         self._timeout_seconds = timeout_seconds
         # The service is named by its user: proxies from the environment are not asked (trust_env).
         self._http = httpx.Client(
-            base_url=self.url + API_PREFIX, timeout=timeout_seconds, transport=transport, trust_env=False
+            base_url=self.url + API_PREFIX,
+            headers={} if token is None else {"Authorization": f"Bearer {_sendable(token)}"},
+            timeout=timeout_seconds,
+            transport=transport,
+            trust_env=False,
         )
 
     def close(self) -> None:
@@ -100,6 +108,10 @@ class Client:
         """Hand out trials of a paused study again."""
         return self._call(StudyView, "POST", f"/studies/{_segment(name)}/resume")
 
+    def drain(self, name: str) -> StudyView:
+        """Start no more trials of a study; when the running ones have ended, it ends."""
+        return self._call(StudyView, "POST", f"/studies/{_segment(name)}/drain")
+
     def cancel(self, name: str) -> StudyView:
         """End a study for good; its running trials are abandoned."""
         return self._call(StudyView, "POST", f"/studies/{_segment(name)}/cancel")
@@ -123,6 +135,10 @@ class Client:
             page = self._call(EpochPage, "GET", f"/trials/{trial_id}/epochs", params={"cursor": cursor})
             yield from page.epochs
             cursor = page.next_cursor
+
+    def models(self, study: str) -> list[ModelView]:
+        """The models that are kept of a study: the best of each task's schedule, and where they lie."""
+        return self._call(list[ModelView], "GET", f"/studies/{_segment(study)}/models")
 
     def range_test(self, study: str, task: str | None = None) -> RangeTestDetail:
         """The range test of a study's task, with its curve; the task may be left out if there is only one."""
@@ -194,7 +210,7 @@ class Client:
         if response.status_code == httpx.codes.CONFLICT:
             problem = _object(response)
             if "trials" not in problem:
-                raise Refused(response.status_code, problem)
+                raise Refused(response.status_code, problem, _retry_after(response))
             return _read(Answers, response, {"trials": problem["trials"]})
         return _read(Answers, response, _checked(response))
 
@@ -216,6 +232,13 @@ class Client:
             raise Unreachable(
                 f"no answer from {self.url} ({type(error).__name__}: {error}); is `lr-arena serve` running there?"
             ) from error
+
+
+def _sendable(token: str) -> str:
+    if not re.fullmatch(r"[\x21-\x7e]+", token):
+        message = "must be one word of letters, digits, - and _, as `lr-arena token create` prints it"
+        raise InvalidInput([FieldError("token", None, message)])  # the token itself is not for anybody's log
+    return token
 
 
 def _segment(name: str) -> str:
@@ -240,9 +263,15 @@ def _read(reply: type[_Reply], response: httpx.Response, body: Any) -> _Reply:
         raise Refused(response.status_code, {"detail": detail}) from None
 
 
+def _retry_after(response: httpx.Response) -> float | None:
+    """Retry-After in seconds; as a date it is left out, for it says nothing without a clock to trust."""
+    value = response.headers.get("retry-after", "").strip()
+    return float(value) if value.isascii() and value.isdigit() else None
+
+
 def _checked(response: httpx.Response) -> Any:
     if response.is_error:
-        raise Refused(response.status_code, _object(response))
+        raise Refused(response.status_code, _object(response), _retry_after(response))
     try:
         return response.json()
     except ValueError:

@@ -13,9 +13,14 @@ from studies.errors import FieldError, InvalidDefinition
 MAX_CHARACTERS = 1_000_000
 """A longer text is no definition, and reading YAML takes seconds per million characters."""
 
+MAX_DEPTH = 50
+"""No definition is nested deeper, and at some hundred levels reading YAML takes a second."""
+
 
 class _Loader(yaml.SafeLoader):
     """Plain data only: no tags, no aliases (they can blow up), no repeated keys, no dates, and 1e-3 is a number."""
+
+    _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
@@ -24,7 +29,12 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, "aliases are not allowed here", mark)
         if getattr(event, "tag", None) is not None:
             raise yaml.composer.ComposerError(None, None, f"tags are not allowed here: {event.tag}", mark)
-        return super().compose_node(parent, index)
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise yaml.composer.ComposerError(None, None, "it is nested too deeply", mark)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()

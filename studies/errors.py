@@ -15,7 +15,10 @@ ArenaError
 │   ├── DataMissing          a task's data is not on this machine: says where to put it
 │   └── ScheduleError        a formula, or a function beside a task, gives no learning rate
 ├── RangeTestFailed        whoever asked for a range: the curve of a range test says nothing
-├── TrainerFailed          the operator of a worker: its training process cannot be started
+├── TrainerFailed          the operator of a worker: its training process cannot be started, or not as asked
+├── NotLetIn               the operator of a worker: the service does not take its token
+├── CheckpointError        the operator of a worker: a checkpoint, or the folder for them, cannot be used
+├── ModelError             the operator of a worker, or whoever wants a model: it cannot be kept, or fetched
 ├── DatabaseError          the operator: the database cannot be used as asked
 ├── UnsafeBinding          the operator: the service would be open to the network without tokens
 └── ServiceError           the caller of the client
@@ -130,7 +133,19 @@ class RangeTestFailed(ArenaError):
 
 
 class TrainerFailed(ArenaError):
-    """A worker's training process cannot be started; the message has the end of its log."""
+    """A worker's training process cannot be started, or not as asked; the message says why, with its log's end."""
+
+
+class NotLetIn(ArenaError):
+    """The service does not let a worker work, or not any more; the message says what to do."""
+
+
+class CheckpointError(ArenaError):
+    """A checkpoint, or the folder for checkpoints, cannot be used; the message says why."""
+
+
+class ModelError(ArenaError):
+    """A model cannot be kept where the worker was told to, or not be fetched from there; the message says why."""
 
 
 class DatabaseError(ArenaError):
@@ -150,11 +165,15 @@ class Unreachable(ServiceError):
 
 
 class Refused(ServiceError):
-    """The service answered with an error; `status` is the HTTP status, `problem` the body it sent."""
+    """The service answered with an error; `status` is the HTTP status, `problem` the body it sent.
 
-    def __init__(self, status: int, problem: dict[str, Any]) -> None:
+    retry_after_seconds: how long the service asks to wait before another try; None if it does not say.
+    """
+
+    def __init__(self, status: int, problem: dict[str, Any], retry_after_seconds: float | None = None) -> None:
         self.status = status
         self.problem = problem
+        self.retry_after_seconds = retry_after_seconds
         lines = [str(problem.get("detail") or problem.get("title") or f"the service answered {status}")]
         for field in problem.get("fields") or []:
             lines.append(f"  {FieldError(field['field'], field['value'], field['message'])}")

@@ -1,0 +1,15 @@
+"""What the OpenAPI document lets one think of, sent to a real service; the long form is `tests.service.fuzz`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.service.fuzz import fuzz
+
+
+@pytest.mark.slow
+def test_nothing_that_the_document_allows_or_forbids_is_answered_otherwise_than_it_says(database: str) -> None:
+    report = fuzz(database, 5, phases=("fuzzing", "stateful"), seed=4)
+    assert report.exit_code == 0, report.output
+    assert report.requests > 200
+    assert not [status for status in report.statuses if status >= 500]
