@@ -1,4 +1,4 @@
-"""From a space and the history of a search to the next point. The only file that imports Optuna.
+"""From a space and the history of a search to the next point. Beside `service.optuna_pruners` all there is of Optuna.
 
 `random` and `qmc` are functions of (study seed, lane, trial number) alone: the same study has the same
 points again, whatever was interrupted. `tpe` also depends on the order in which results came in.
@@ -6,6 +6,7 @@ points again, whatever was interrupted. `tpe` also depends on the order in which
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,13 +39,17 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Past:
-    """What became of a point: still open (`value` None and an open state), or ended."""
+    """What became of a point: still open (`value` None and an open state), or ended.
+
+    last: the last epoch and its value, None where that was not finite; of a pruned trial this is its result.
+    """
 
     trial_id: int
     number: int
     proposal: Proposal
     state: TrialState
     value: float | None
+    last: tuple[int, float | None] | None = None
 
 
 class Sampler:
@@ -69,7 +74,8 @@ class Sampler:
         self._seed = seed
         self._parts = (task, lane)
         self._startup = min(MAX_STARTUP_TRIALS, max(1, size // 2))
-        self._study = optuna.create_study(direction=direction, pruner=optuna.pruners.NopPruner())
+        self._storage = optuna.storages.InMemoryStorage()
+        self._study = optuna.create_study(storage=self._storage, direction=direction, pruner=optuna.pruners.NopPruner())
         self._numbers: dict[int, int] = {}
 
     @property
@@ -99,7 +105,8 @@ class Sampler:
     def learn(self, past: Past) -> None:
         """Take in what became of a point; a point that was not proposed here is added to the history.
 
-        Optuna is told of a diverged run as of a pruned one without values: worse than any completed.
+        Optuna takes a pruned run for worse than any completed, and the better the later it was pruned. It is told of
+        a diverged one as of a pruned one without values: worse than those, too.
         """
         if not self.learns:
             return
@@ -107,12 +114,19 @@ class Sampler:
         if past.trial_id not in self._numbers:
             params, distributions = flat_parameters(self._space, past.proposal)
             frozen = optuna.trial.create_trial(
-                state=state, value=value, params=dict(params), distributions=distributions
+                state=state,
+                value=value,
+                params=dict(params),
+                distributions=distributions,
+                intermediate_values=_reported(past),
             )
             self._study.add_trial(frozen)
             self._numbers[past.trial_id] = len(self._study.get_trials(deepcopy=False)) - 1
         elif state != OptunaState.RUNNING:
-            self._study.tell(self._numbers[past.trial_id], value, state=state, skip_if_finished=True)
+            number = self._numbers[past.trial_id]
+            for step, reported in _reported(past).items():  # the storage has one study: a trial's id is its number
+                self._storage.set_trial_intermediate_value(number, step, reported)
+            self._study.tell(number, value, state=state, skip_if_finished=True)
 
     def _tpe(self, seed: int) -> optuna.samplers.BaseSampler:
         with warnings.catch_warnings():
@@ -209,3 +223,11 @@ _TOLD: Mapping[TrialState, OptunaState] = {
 def _told(past: Past) -> tuple[OptunaState, float | None]:
     state = _TOLD[past.state]
     return state, past.value if state == OptunaState.COMPLETE else None
+
+
+def _reported(past: Past) -> dict[int, float]:
+    """What Optuna ranks a pruned trial by."""
+    if past.state != TrialState.PRUNED or past.last is None:
+        return {}
+    epoch, value = past.last
+    return {epoch: math.nan if value is None else value}

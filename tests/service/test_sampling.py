@@ -174,3 +174,36 @@ def test_every_default_space_can_be_sampled() -> None:
         for name in ("random", "qmc", "tpe"):
             proposal = Sampler(name, space, "minimize", seed=0, task="t", lane=entry.type, size=4).propose(0, 0)
             assert set(proposal.values) == set(space.domains)
+
+
+@pytest.mark.parametrize("best_last", [0, 6, 12])
+def test_tpe_ranks_pruned_trials_by_their_last_epochs_as_plain_optuna_does(best_last: int) -> None:
+    """Whether the trials were proposed here or are read from the rows; NaN is the worst last value."""
+    space = FlatSpace(schedule="step", domains={"learning_rate": RATE})
+    lasting, rebuilt = sampler("tpe", space), sampler("tpe", space)
+    plain = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0), pruner=optuna.pruners.NopPruner()
+    )
+    for number in range(14):
+        point = lasting.propose(number, number)
+        plain.enqueue_trial({"learning_rate": point.values["learning_rate"]})
+        trial = plain.ask()
+        assert trial.suggest_float("learning_rate", 0.001, 1.0, log=True) == point.values["learning_rate"]
+        if number == 13:
+            plain.tell(trial, 0.5)
+            past = told(number, point, 0.5)
+        else:
+            last = 4 if number == best_last else 3 if number % 2 else 1
+            for epoch in range(last):
+                trial.report(0.9, epoch)
+            value = None if number % 5 == 1 else 0.1 * number
+            trial.report(math.nan if value is None else value, last)
+            plain.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            past = Past(number, number, point, TrialState.PRUNED, 0.9, (last, value))
+        lasting.learn(past)
+        rebuilt.learn(past)
+    seed = derive(1, "sampler", "t", "step", 14)
+    plain.sampler = optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=8, constant_liar=True)
+    expected = plain.ask().suggest_float("learning_rate", 0.001, 1.0, log=True)
+    assert lasting.propose(14, 14).values["learning_rate"] == expected
+    assert rebuilt.propose(14, 14).values["learning_rate"] == expected
