@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import queue
 import socket
 import sys
@@ -22,24 +23,44 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from studies.client import Client
-from studies.errors import TaskError, TaskFileError, TrainerFailed
+from studies.errors import NotLetIn, Refused, TaskError, TaskFileError, TrainerFailed
 from studies.protocol import (
     MAX_BATCH,
     Answer,
     Assignment,
     ClaimRequest,
+    Device,
     TrialRelease,
     TrialResult,
     WorkerInfo,
 )
 from studies.trial import score
-from workers import side_thread
+from workers import checkpoints, side_thread
+from workers import models as kept_models
 from workers.courier import Answered, Claimed, Claimer, Courier
-from workers.pipe import Abandon, Dropped, Ended, Epoch, Hello, Quit, Raised, Stop, Train, TrainerMessage, Unusable
-from workers.process import TrainingProcess
+from workers.gpus import Gpus, Place, environment, places, used
+from workers.labels import read_labels, with_gpu
+from workers.pipe import (
+    Abandon,
+    Dropped,
+    Ended,
+    Epoch,
+    Hello,
+    Note,
+    Progressed,
+    Quit,
+    Raised,
+    Stop,
+    Suspend,
+    Train,
+    TrainerMessage,
+    Unusable,
+)
+from workers.process import STACK_BYTES, TrainingProcess
 from workers.side_thread import SideThreadFailed
 from workers.signals import told_of_signals
 
@@ -49,6 +70,8 @@ TRAINER_COMMAND = (sys.executable, "-P", "-m", "workers.child")
 """How a training process is started; -P keeps a folder called `workers` in the current one out of the way."""
 CLAIM_WAIT_SECONDS = 20.0
 """How long a claim may wait for a trial to become ready before it is asked anew."""
+SUSPEND_SECONDS = 20.0
+"""How long, when the worker ends, the epochs that run may take to end too and be written down."""
 QUIT_SECONDS = 2.0
 """How long the training processes may take to drop their trials when the worker ends."""
 FLUSH_SECONDS = 5.0
@@ -58,38 +81,80 @@ STARTS_IN_A_ROW = 3
 PROCESS_SECONDS = 900.0
 """So old, a training process is replaced when its trial ends: TensorFlow 2.21 keeps 1.5 MB and more of each model."""
 
+HANG_SECONDS = 600.0
+"""So long without the end of a batch, a training process is taken to hang. The load of data and the compilation of
+the first step count as no progress, and of large models they take minutes."""
+START_SECONDS = 600.0
+"""The least that a training process gets until it is ready: it loads Keras, and the data of every task."""
+STACK_SECONDS = 1.0
+"""How long a process that hangs has to write down where, before it is killed."""
+STOPPED_SECONDS = 5.0
+"""An agent that looks at its processes so much later than it meant to was itself stopped meanwhile."""
+
+_NOT_LET_IN = (401, 403)
+
 
 def run_agent(
     server: str | Client,
     *,
+    worker_id: str | None = None,
     name: str | None = None,
-    slots: int = 1,
+    slots: int | None = None,
     tasks: Sequence[str] = (),
+    gpus: str | None = None,
+    slots_per_gpu: int | None = None,
+    labels: Sequence[str] = (),
+    hang_seconds: float = HANG_SECONDS,
     trainer_command: Sequence[str] = TRAINER_COMMAND,
     report_interval_seconds: float = 1.0,
+    checkpoint_folder: Path | None = None,
+    checkpoint_seconds: float = checkpoints.CHECKPOINT_SECONDS,
+    models: str | None = None,
 ) -> int:
     """Work for a service until SIGTERM or SIGINT; the exit code, 0.
 
     server: its address, or a client of it. name: shown to people; left out, the host's.
-    slots: how many trials run side by side, each in a training process of its own.
+    worker_id: how the service and the logs tell this worker from others; left out, a new one.
+    slots: how many trials run side by side, each in a training process of its own; left out, 1.
     tasks: files and modules with tasks besides the built-in ones.
+    gpus, slots_per_gpu: see `workers.gpus.places`. labels: see `workers.labels.read_labels`.
+    hang_seconds: so long without the end of a batch, a training process is killed.
     trainer_command: starts a training process; the descriptor of its end of the pipe and the tasks follow.
+    checkpoint_folder: where trials are written down between epochs, and gone on with; None: nowhere.
+    checkpoint_seconds: how often at most; 0: after every epoch.
+    models: a folder, or an address as fsspec knows it, where the best models of confirm runs are kept; None: nowhere.
 
-    On the signal the trials that run are handed back, within QUIT_SECONDS + FLUSH_SECONDS; a SIGINT after
-    that ends the process at once.
-    Raises TaskFileError if the tasks cannot be loaded, TaskError if none of them can be run here,
-    TrainerFailed if no training process can be started, and Refused if the service does not accept
-    what the worker says.
+    On the signal the trials that run are handed back, within QUIT_SECONDS + FLUSH_SECONDS; with checkpoints
+    each may first end its epoch, for SUSPEND_SECONDS. A SIGINT after that ends the process at once.
+    Raises InvalidInput for options that cannot be, TaskFileError if the tasks cannot be loaded, TaskError if
+    none of them can be run here, TrainerFailed if no training process can be started, or sees no GPU where it
+    should, CheckpointError or ModelError if the place for those cannot be used, NotLetIn if the service does not
+    take the worker's token, and Refused if it does not accept what the worker says.
     """
+    driver = Gpus()
+    known = [device.index for device in driver.read(time.monotonic())]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    where = places(gpus, slots_per_gpu, slots, known, visible)
+    driver.narrow(used(where, known, visible))
+    given = read_labels(labels)
     client = Client(server) if isinstance(server, str) else server
     agent = _Agent(
         client,
+        worker_id=worker_id or uuid.uuid4().hex,
         name=name or socket.gethostname(),
-        slots=slots,
+        where=where,
+        gpus=driver,
+        labels=with_gpu(given, driver.read(time.monotonic())),
+        hang_seconds=hang_seconds,
         command=[*trainer_command],
         task_specs=[*tasks],
         report_interval=report_interval_seconds,
+        checkpoint_folder=checkpoint_folder,
+        checkpoint_seconds=checkpoint_seconds,
+        models=kept_models.prepare(models) if models is not None else None,
     )
+    if checkpoint_folder is not None and (removed := checkpoints.prepare(checkpoint_folder, time.time())):
+        log.info("removed %d checkpoints that nobody has written for %d days", removed, checkpoints.KEEP_DAYS)
     with told_of_signals(agent.ask_to_end):
         agent.run()
     return 0
@@ -131,16 +196,31 @@ class _Slot:
     """A place for one trial at a time.
 
     ready: its process has announced its tasks and takes trials; retiring: it has been told to quit.
+    hung: how its process hangs, if it does, in words; at `kill_at` it is killed.
     """
 
     number: int
+    place: Place
     process: TrainingProcess | None = None
+    hello: Hello | None = None
     started_at: float = 0.0
     ready: bool = False
     retiring: bool = False
     failed_starts: int = 0
     start_at: float = 0.0
     run: _Run | None = None
+    hung: str = ""
+    kill_at: float = math.inf
+
+    def due_at(self, hang_seconds: float) -> float:
+        """When something is to be done if nothing is heard: a start, the end of patience, a kill; inf for never."""
+        if self.process is None:
+            return self.start_at
+        if self.hung:
+            return self.kill_at
+        if self.ready and self.run is None:
+            return math.inf
+        return self.process.quiet_since + (hang_seconds if self.ready else max(hang_seconds, START_SECONDS))
 
 
 @dataclass
@@ -149,6 +229,7 @@ class _Run:
 
     assignment: Assignment
     slot: _Slot | None = None
+    checkpoint: Path | None = None
     told_to_stop: bool = False
     values: list[tuple[int, float | None]] = field(default_factory=list)
 
@@ -159,6 +240,12 @@ class _Run:
         if a.phase == "range_test":
             return f"{a.study}/{a.task} range test"
         return f"{a.study}/{a.task}/{a.schedule} {a.phase} trial {a.number}"
+
+    @property
+    def ids(self) -> dict[str, object]:
+        """What a line of the log is about."""
+        a = self.assignment
+        return {"study": a.study, "trial": a.trial_id, "attempt": a.attempt}
 
     def verdict(self, outcome: str) -> str:
         """How it went, for the log."""
@@ -175,26 +262,41 @@ class _Agent:
         self,
         client: Client,
         *,
+        worker_id: str,
         name: str,
-        slots: int,
+        where: Sequence[Place],
+        gpus: Gpus,
+        labels: dict[str, str],
+        hang_seconds: float,
         command: Sequence[str],
         task_specs: Sequence[str],
         report_interval: float,
+        checkpoint_folder: Path | None,
+        checkpoint_seconds: float,
+        models: str | None,
     ) -> None:
-        self._id = uuid.uuid4().hex
+        self._id = worker_id
         self._name = name
         self._url = client.url
         self._command = command
         self._task_specs = task_specs
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._claimer = Claimer(client, self._events.put)
-        self._courier = Courier(client, self._id, report_interval, self._events.put)
-        self._slots = [_Slot(number) for number in range(slots)]
+        self._gpus = gpus
+        self._labels = labels
+        self._hang_seconds = hang_seconds
+        self._courier = Courier(client, self._id, report_interval, self._events.put, self._devices)
+        self._slots = [_Slot(number, place) for number, place in enumerate(where)]
         self._hello: Hello | None = None
         self._claiming = False
         self._runs: dict[str, _Run] = {}
         """The trials on lease, by token."""
         self._unanswered_ends: set[str] = set()
+        self._checkpoint_folder = checkpoint_folder.resolve() if checkpoint_folder is not None else None
+        self._checkpoint_seconds = checkpoint_seconds
+        self._models = models
+        self._spent_checkpoints: dict[str, Path] = {}
+        """Of runs that have ended for good, by token; removed when the service, or the process, has said so too."""
 
     def ask_to_end(self, signal_name: str) -> None:
         """Have `run` hand the trials back and return. For signal handlers."""
@@ -209,10 +311,15 @@ class _Agent:
         try:
             while True:
                 self._start_processes()
+                self._end_hung_processes()
                 self._fill_slots()
-                event = self._next_event(self._next_start_at())
+                until = min(slot.due_at(self._hang_seconds) for slot in self._slots)
+                event = self._next_event(until)
+                if time.monotonic() > until + STOPPED_SECONDS:
+                    self._begin_watch_anew()
                 if isinstance(event, _AskedToEnd):
                     log.info("%s: handing back what is not finished", event.signal_name)
+                    self._suspend_runs()
                     return
                 if event is not None:
                     self._handle(event)
@@ -224,7 +331,7 @@ class _Agent:
     def _start_processes(self) -> None:
         for slot in self._slots:
             if slot.process is None and time.monotonic() >= slot.start_at:
-                slot.process = TrainingProcess(self._command, self._task_specs)
+                slot.process = TrainingProcess(self._command, self._task_specs, environment(slot.place, os.environ))
                 slot.started_at = time.monotonic()
                 side_thread.start(f"slot {slot.number}", partial(self._listen, slot.process), self._events.put)
 
@@ -233,8 +340,33 @@ class _Agent:
             self._events.put(_Said(process, message))
         self._events.put(_Died(process))
 
+    def _end_hung_processes(self) -> None:
+        now = time.monotonic()
+        for slot in self._slots:
+            if slot.process is None or now < slot.due_at(self._hang_seconds):
+                continue
+            if slot.hung:
+                slot.kill_at = math.inf
+                # Before it is dead: a process that waits for a device in the kernel may never be.
+                self._give_up_run(slot, slot.hung, slot.process.log_end(STACK_BYTES))
+                slot.process.send_kill()
+                continue
+            if slot.ready:
+                slot.hung = f"hung: no batch ended for {self._hang_seconds:g} s"
+            else:
+                slot.hung = f"the training process was silent for {max(self._hang_seconds, START_SECONDS):g} s"
+            slot.kill_at = now + STACK_SECONDS
+            log.warning("slot %d: %s; killing the training process (--hang-seconds)", slot.number, slot.hung)
+            slot.process.ask_for_stack()
+
+    def _begin_watch_anew(self) -> None:
+        # Whatever has stopped this process, a batch system perhaps, has stopped those that it watches, too.
+        for slot in self._slots:
+            if slot.process is not None:
+                slot.process.quiet_since = time.monotonic()
+
     def _fill_slots(self) -> None:
-        idle = [slot for slot in self._slots if slot.ready and slot.run is None]
+        idle = [slot for slot in self._slots if slot.ready and slot.run is None and not slot.hung]
         for run in [run for run in self._runs.values() if run.slot is None][: len(idle)]:
             self._start_run(run, idle.pop(0))
         # Results first: what is sampled for the next trial may depend on them.
@@ -249,6 +381,8 @@ class _Agent:
             slots=len(self._slots),
             backend=hello.backend,
             versions=hello.versions,
+            devices=self._devices(),
+            labels=self._labels,
         )
         return ClaimRequest(
             request_id=uuid.uuid4().hex,
@@ -259,17 +393,41 @@ class _Agent:
             wait_seconds=CLAIM_WAIT_SECONDS,
         )
 
+    def _devices(self) -> list[Device]:
+        return self._gpus.read(time.monotonic())
+
     def _start_run(self, run: _Run, slot: _Slot) -> None:
         assert slot.process is not None
         run.slot, slot.run = slot, run
-        slot.process.start_log_anew()
-        slot.process.send(Train(assignment=run.assignment))
+        run.checkpoint = self._checkpoint_of(run.assignment, slot)
+        slot.process.start_trial()
+        slot.process.send(
+            Train(
+                assignment=run.assignment,
+                checkpoint=run.checkpoint,
+                checkpoint_seconds=self._checkpoint_seconds,
+                models=self._models,
+                fingerprint=self._fingerprint(run.assignment, slot),
+            )
+        )
         if run.told_to_stop:
             slot.process.send(Stop(token=run.assignment.token))
-        log.info("%s: started (attempt %d)", run.label, run.assignment.attempt)
+        log.info("%s: started (attempt %d)", run.label, run.assignment.attempt, extra=run.ids)
 
-    def _next_start_at(self) -> float:
-        return min((slot.start_at for slot in self._slots if slot.process is None), default=math.inf)
+    def _checkpoint_of(self, assignment: Assignment, slot: _Slot) -> Path | None:
+        if self._checkpoint_folder is None or slot.hello is None or assignment.phase == "range_test":
+            return None
+        return self._checkpoint_folder / checkpoints.file_name(
+            assignment,
+            fingerprint=self._fingerprint(assignment, slot),
+            backend=slot.hello.backend,
+            versions=slot.hello.versions,
+        )
+
+    def _fingerprint(self, assignment: Assignment, slot: _Slot) -> str:
+        """The fingerprint of the trial's task, as the slot's process has announced it."""
+        tasks = [] if slot.hello is None else slot.hello.tasks
+        return next((task.fingerprint or "" for task in tasks if task.name == assignment.task), "")
 
     def _next_event(self, until: float) -> _Event | None:
         """The next event, or None if there is none until this instant."""
@@ -292,6 +450,13 @@ class _Agent:
                 self._on_claimed(trials)
             case Answered(token, final, answer):
                 self._on_answer(token, final, answer)
+            case SideThreadFailed(Refused(status=status) as error) if status in _NOT_LET_IN:
+                raise NotLetIn(
+                    f"{error}\nThe service does not take this worker's token, or not any more ({status}). The trials "
+                    "that ran here stay on lease until that runs out, then other workers get them. Make a token "
+                    "(lr-arena token create NAME --scope work) and start the worker with it (--token-file, or "
+                    "LR_ARENA_TOKEN)."
+                ) from error
             case SideThreadFailed(error):
                 raise error
 
@@ -301,19 +466,33 @@ class _Agent:
                 self._on_hello(slot, message)
             case Unusable(reason=reason):
                 raise TaskFileError(reason)
+            case Progressed():
+                pass  # The process noted when it came.
             case Epoch(token=token, record=record):
                 if (run := self._runs.get(token)) is not None:
                     run.values.append((record.epoch, record.metrics.get(run.assignment.metric)))
                     self._courier.add(token, record)
+            case Note(token=token, text=text):
+                if (run := self._runs.get(token)) is not None:
+                    log.info("%s: %s", run.label, text, extra=run.ids)
             case Ended() | Raised() | Dropped():
                 slot.run = None
-                self._on_run_over(message)
+                self._on_run_over(message, slot)
+                if isinstance(message, Raised) and message.out_of_memory:
+                    log.warning("slot %d: the training process ran out of memory; starting a fresh one", slot.number)
+                    self._retire(slot)
                 self._retire_if_old(slot)
 
     def _on_hello(self, slot: _Slot, hello: Hello) -> None:
         if not hello.tasks:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in hello.unavailable.items())
             raise TaskError(f"no task can be run here: {reasons}")
+        slot.hello = hello
+        if isinstance(slot.place.gpu, int) and hello.gpus == 0:
+            raise TrainerFailed(
+                f"the driver tells of {slot.place}, but {hello.backend} sees no GPU: install one made for GPUs, "
+                "such as pip install 'lr-arena[worker,tensorflow-gpu]', or give --gpus none to train on CPUs"
+            )
         slot.ready = True
         slot.failed_starts = 0
         if self._hello is None:
@@ -322,28 +501,42 @@ class _Agent:
                 log.info("task %s cannot be run here: %s", name, reason)
         self._hello = hello
 
-    def _on_run_over(self, message: Ended | Raised | Dropped) -> None:
-        if isinstance(message, Dropped) or (run := self._runs.pop(message.token, None)) is None:
+    def _on_run_over(self, message: Ended | Raised | Dropped, slot: _Slot) -> None:
+        run = self._runs.pop(message.token, None)
+        if run is None:
+            # It was abandoned, and now writes no more.
+            self._remove_checkpoint(message.token)
+            return
+        if isinstance(message, Dropped):
+            self._release(run, "preempted", "the worker was told to end")
             return
         if isinstance(message, Raised):
-            self._release(run, "crashed", message.reason, message.traceback)
+            printed = "" if slot.process is None else slot.process.log_end()
+            self._release(run, "crashed", message.reason, "\n".join(filter(None, [printed, message.traceback])))
             return
+        if run.checkpoint is not None:
+            self._spent_checkpoints[message.token] = run.checkpoint
         result = message.model_dump(exclude={"kind"})
         self._tell_end(TrialResult(trial_id=run.assignment.trial_id, **result))
-        log.info("%s: %s", run.label, run.verdict(message.outcome))
+        log.info("%s: %s", run.label, run.verdict(message.outcome), extra=run.ids)
 
     def _retire_if_old(self, slot: _Slot) -> None:
-        if slot.process is not None and time.monotonic() - slot.started_at > PROCESS_SECONDS:
+        if time.monotonic() - slot.started_at > PROCESS_SECONDS:
+            self._retire(slot)
+
+    def _retire(self, slot: _Slot) -> None:
+        if slot.process is not None and not slot.retiring:
             slot.ready, slot.retiring = False, True
             slot.process.send(Quit())
 
     def _on_death(self, slot: _Slot, process: TrainingProcess) -> None:
-        how, log_end = process.how_it_died(), process.log_end()
+        how, log_end = slot.hung or process.how_it_died(), process.log_end()
         process.close()
         run, was_ready, retired = slot.run, slot.ready, slot.retiring
-        slot.process, slot.run, slot.ready, slot.retiring = None, None, False, False
-        if run is not None and self._runs.pop(run.assignment.token, None) is not None:
-            self._release(run, "crashed", how, log_end)
+        self._give_up_run(slot, how, log_end)
+        slot.process, slot.run, slot.ready, slot.retiring, slot.hung = None, None, False, False, ""
+        if run is not None:
+            self._remove_checkpoint(run.assignment.token)
         if retired:
             return
         if was_ready:
@@ -368,16 +561,24 @@ class _Agent:
     def _on_answer(self, token: str, final: bool, answer: Answer) -> None:
         if final:
             self._unanswered_ends.discard(token)
+            self._settle_checkpoint(token, answer)
             if answer.status != 200:
-                log.warning("trial %d: the service did not take its end: %s", answer.trial_id, answer.detail)
+                trial = answer.trial_id
+                log.warning(
+                    "trial %d: the service did not take its end: %s", trial, answer.detail, extra={"trial": trial}
+                )
             return
         if answer.status != 200:
             # An end that was to follow will not be sent any more.
             self._unanswered_ends.discard(token)
         run = self._runs.get(token)
         if run is None:
+            if answer.status != 200:
+                self._settle_checkpoint(token, answer)
             return
         if answer.status != 200 or answer.command == "abandon":
+            if answer.unwanted and run.checkpoint is not None:
+                self._spent_checkpoints[token] = run.checkpoint
             self._drop(run, answer.detail or "the service wants no more of it")
         elif answer.command == "stop" and not run.told_to_stop:
             run.told_to_stop = True
@@ -390,7 +591,11 @@ class _Agent:
         del self._runs[token]
         self._courier.drop(token)
         self._send(run, Abandon(token=token))
-        log.info("%s: abandoned, %s", run.label, why)
+        log.info("%s: abandoned, %s", run.label, why, extra=run.ids)
+
+    def _give_up_run(self, slot: _Slot, how: str, log_end: str) -> None:
+        if slot.run is not None and self._runs.pop(slot.run.assignment.token, None) is not None:
+            self._release(slot.run, "crashed", how, log_end)
 
     def _release(self, run: _Run, cause: Literal["preempted", "crashed"], reason: str, log_end: str = "") -> None:
         self._tell_end(
@@ -402,20 +607,44 @@ class _Agent:
                 log_end=log_end,
             )
         )
-        log.log(logging.WARNING if cause == "crashed" else logging.INFO, "%s: %s, %s", run.label, cause, reason)
+        level = logging.WARNING if cause == "crashed" else logging.INFO
+        log.log(level, "%s: %s, %s", run.label, cause, reason, extra=run.ids)
 
     def _tell_end(self, end: TrialResult | TrialRelease) -> None:
         self._unanswered_ends.add(end.token)
         self._courier.end(end)
 
-    def _send(self, run: _Run, message: Stop | Abandon) -> None:
+    def _send(self, run: _Run, message: Stop | Suspend | Abandon) -> None:
         if run.slot is not None and run.slot.process is not None:
             run.slot.process.send(message)
+
+    def _remove_checkpoint(self, token: str) -> None:
+        """Remove it if the run has ended for good; else its next attempt goes on from it."""
+        if (path := self._spent_checkpoints.pop(token, None)) is not None:
+            checkpoints.remove(path)
+
+    def _settle_checkpoint(self, token: str, answer: Answer) -> None:
+        """The service has answered the end of a run; if it did not take it, another worker may go on from there."""
+        if answer.status == 200 or answer.unwanted:
+            self._remove_checkpoint(token)
+        else:
+            self._spent_checkpoints.pop(token, None)
 
     def _slot_of(self, process: TrainingProcess) -> _Slot:
         return next(slot for slot in self._slots if slot.process is process)
 
     # --- the end
+
+    def _suspend_runs(self) -> None:
+        """With checkpoints, let every run end its epoch, write that down and be handed back, as far as time allows."""
+        if self._checkpoint_folder is None:
+            return
+        for run in self._runs.values():
+            self._send(run, Suspend(token=run.assignment.token))
+        until = time.monotonic() + SUSPEND_SECONDS
+        while any(slot.run is not None for slot in self._slots) and (event := self._next_event(until)) is not None:
+            if not isinstance(event, _AskedToEnd):
+                self._handle(event)
 
     def _end(self) -> None:
         """Let the processes drop their trials, hand back all that is on lease, bring out what is unsaid."""
@@ -424,13 +653,19 @@ class _Agent:
             for run in self._runs.values():
                 self._release(run, "preempted", "the worker was told to end")
             unsaid = self._courier.close(FLUSH_SECONDS)
+            self._hear_last_answers()
             if unsaid:
-                log.warning("the service cannot be reached: %d trials stay on lease until it runs out", unsaid)
+                log.warning("the service could not be told: %d trials stay on lease until it runs out", unsaid)
         finally:
             for slot in self._slots:
                 if slot.process is not None:
                     slot.process.close()
         log.info("worker %s ended", self._name)
+
+    def _hear_last_answers(self) -> None:
+        while (event := self._next_event(0.0)) is not None:
+            if isinstance(event, Answered) and event.final:
+                self._settle_checkpoint(event.token, event.answer)
 
     def _quit_processes(self) -> None:
         for slot in self._slots:
@@ -448,7 +683,7 @@ class _Agent:
                     slot = self._slot_of(process)
                     process.close()
                     slot.process = None
-                case _Said(process, Epoch() | Ended() | Raised() | Dropped() as message):
+                case _Said(process, Progressed() | Epoch() | Ended() | Raised() | Dropped() as message):
                     self._on_message(self._slot_of(process), message)
                 case Claimed(trials):
                     self._on_claimed(trials)

@@ -16,12 +16,12 @@ from studies.trial import is_better
 class BestWeights:
     """A model's weights at the epoch with the best value: the first of equals, finite values only.
 
-    The rule is that of `studies.trial.score`. `weights` is None until there was a finite value.
+    The rule is that of `studies.trial.score`. `weights`, `epoch` and `value` are None until there was a finite value.
     """
 
     def __init__(self, direction: Direction) -> None:
         self._direction = direction
-        self._value: float | None = None
+        self.value: float | None = None
         self.epoch: int | None = None
         self.weights: Sequence[NDArray[Any]] | None = None
 
@@ -29,6 +29,6 @@ class BestWeights:
         """Copy the model's weights if this epoch's value is the best so far."""
         if not math.isfinite(value):
             return
-        if self._value is None or is_better(value, self._value, self._direction):
-            self._value, self.epoch = value, epoch
+        if self.value is None or is_better(value, self.value, self._direction):
+            self.value, self.epoch = value, epoch
             self.weights = [np.array(array) for array in model.get_weights()]

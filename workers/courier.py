@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -15,6 +16,7 @@ from studies.protocol import (
     Answers,
     Assignment,
     ClaimRequest,
+    Device,
     EpochRecord,
     ReportRequest,
     ResultRequest,
@@ -25,6 +27,9 @@ from workers import side_thread
 from workers.outbox import Message, Outbox, parts_of
 from workers.patience import Patience
 from workers.side_thread import SideThreadFailed
+
+DEVICES_SECONDS = 30.0
+"""How often reports tell of the GPUs, so that the service knows them also during long trials."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,22 @@ class Claimer:
 
 
 class Courier:
-    """Brings the outbox's messages to the service, in order, each until it is answered."""
+    """Brings the outbox's messages to the service, in order, each until it is answered.
 
-    def __init__(self, client: Client, worker_id: str, report_interval: float, tell: Tell) -> None:
+    devices: the GPUs as they are now, to be told by the way.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        worker_id: str,
+        report_interval: float,
+        tell: Tell,
+        devices: Callable[[], list[Device]] = lambda: [],
+    ) -> None:
         self._client = client
+        self._devices = devices
+        self._devices_told_at = -math.inf
         self._tell = tell
         self._outbox = Outbox(worker_id, report_interval)
         self._changed = threading.Condition()
@@ -144,7 +161,16 @@ class Courier:
 
     def _send(self, message: Message) -> Answers:
         if isinstance(message, ReportRequest):
-            return self._client.report(message)
+            return self._report(message)
         if isinstance(message, ResultRequest):
             return self._client.finish(message)
         return self._client.release(message)
+
+    def _report(self, message: ReportRequest) -> Answers:
+        now = time.monotonic()
+        due = now - self._devices_told_at >= DEVICES_SECONDS
+        if not due or not (devices := self._devices()):
+            return self._client.report(message)
+        answers = self._client.report(message.model_copy(update={"devices": devices}))
+        self._devices_told_at = now
+        return answers

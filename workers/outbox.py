@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from studies.protocol import (
     MAX_BATCH,
@@ -20,9 +21,12 @@ from studies.protocol import (
 
 EPOCHS_PER_TRIAL = 5000
 """The most epochs of one trial in one message; after a long outage they go in several."""
+MESSAGE_BYTES = 1_000_000
+"""How long a message's JSON may become, but for a frame of some bytes for each trial in it."""
 
 Message = ReportRequest | ResultRequest | ReleaseRequest
 Part = TrialReport | TrialResult | TrialRelease
+_End = TypeVar("_End", TrialResult, TrialRelease)
 
 
 @dataclass
@@ -115,17 +119,21 @@ class Outbox:
         results = [
             lease.end.model_copy(update={"epochs": list(lease.epochs)})
             for lease in self._leases.values()
-            if isinstance(lease.end, TrialResult) and len(lease.epochs) <= EPOCHS_PER_TRIAL
+            if isinstance(lease.end, TrialResult) and _fitting(lease.epochs, MESSAGE_BYTES)[0] == len(lease.epochs)
         ]
-        return ResultRequest(worker_id=self._worker_id, trials=results[:MAX_BATCH]) if results else None
+        return ResultRequest(worker_id=self._worker_id, trials=_first_of(results)) if results else None
 
     def _report(self, now: float) -> ReportRequest | None:
         in_time = now >= self._last_report + self._report_interval
-        reports = [
-            TrialReport(trial_id=lease.trial_id, token=token, epochs=lease.epochs[:EPOCHS_PER_TRIAL])
-            for token, lease in self._leases.items()
-            if (lease.epochs and (in_time or lease.end)) or now >= lease.heartbeat_at()
-        ]
+        reports: list[TrialReport] = []
+        room = MESSAGE_BYTES
+        for token, lease in self._leases.items():
+            has_news = bool(lease.epochs) and (in_time or lease.end is not None)
+            if not has_news and now < lease.heartbeat_at():
+                continue
+            count, size = _fitting(lease.epochs, room)
+            room -= size
+            reports.append(TrialReport(trial_id=lease.trial_id, token=token, epochs=lease.epochs[:count]))
         if not reports:
             return None
         self._last_report = now
@@ -135,4 +143,25 @@ class Outbox:
         releases = [
             lease.end for lease in self._leases.values() if isinstance(lease.end, TrialRelease) and not lease.epochs
         ]
-        return ReleaseRequest(worker_id=self._worker_id, trials=releases[:MAX_BATCH]) if releases else None
+        return ReleaseRequest(worker_id=self._worker_id, trials=_first_of(releases)) if releases else None
+
+
+def _fitting(epochs: Sequence[EpochRecord], room: int) -> tuple[int, int]:
+    """How many of these epochs, the first ones, fit into one message with so much room; and their size in bytes."""
+    taken = 0
+    for count, epoch in enumerate(epochs[:EPOCHS_PER_TRIAL]):
+        size = len(epoch.model_dump_json().encode())
+        if taken + size > room:
+            return count, taken
+        taken += size
+    return min(len(epochs), EPOCHS_PER_TRIAL), taken
+
+
+def _first_of(ends: Sequence[_End]) -> list[_End]:
+    """As many of these ends, the first ones, as fit into one message; one at least."""
+    room = MESSAGE_BYTES
+    for count, end in enumerate(ends[:MAX_BATCH]):
+        room -= len(end.model_dump_json().encode())
+        if room < 0 and count:
+            return list(ends[:count])
+    return list(ends[:MAX_BATCH])

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 FIRST_DELAY_SECONDS = 0.25
 LONGEST_DELAY_SECONDS = 30.0
+LONGEST_RETRY_AFTER_SECONDS = 300.0
+"""A service that asks for more patience than this is asked again all the same: its trials' leases run out."""
 REMIND_SECONDS = 60.0
 """How often the log mentions an outage that goes on."""
 
@@ -24,12 +26,12 @@ _Reply = TypeVar("_Reply")
 class Patience:
     """Makes calls one at a time and paces the tries of one that fails.
 
-    The delays double from FIRST_DELAY_SECONDS to LONGEST_DELAY_SECONDS, each shortened at random by up to
-    a half, so that many workers do not come back in the same instant.
+    How long it waits between them, `delay_after` says.
     """
 
     def __init__(self) -> None:
         self._failures = 0
+        self._retry_after: float | None = None
         self._since = 0.0
         self._reminded = 0.0
 
@@ -43,6 +45,7 @@ class Patience:
         except (Unreachable, Refused) as error:
             if isinstance(error, Refused) and error.status < 500 and error.status not in _PASSING_STATUS:
                 raise
+            self._retry_after = error.retry_after_seconds if isinstance(error, Refused) else None
             self._failed(error)
             return None
         if self._failures:
@@ -52,8 +55,7 @@ class Patience:
 
     def delay(self) -> float:
         """How long to wait before the next try, in seconds."""
-        longest = min(FIRST_DELAY_SECONDS * 2.0 ** min(self._failures - 1, 20), LONGEST_DELAY_SECONDS)
-        return longest * random.uniform(0.5, 1.0)
+        return delay_after(self._failures, self._retry_after, random.random())
 
     def _failed(self, error: ServiceError) -> None:
         now = time.monotonic()
@@ -64,3 +66,15 @@ class Patience:
             self._reminded = now
             log.warning("still, after %.0f s: %s", now - self._since, error)
         self._failures += 1
+
+
+def delay_after(failures: int, retry_after_seconds: float | None, chance: float) -> float:
+    """How long to wait after so many failed tries in a row, in seconds.
+
+    The delays double from FIRST_DELAY_SECONDS to LONGEST_DELAY_SECONDS, each shortened by up to a half. Where
+    the service has asked for a time itself, it is that time, lengthened by up to a quarter, if it is longer.
+    chance: in [0, 1), drawn at random, so that many workers do not come back in the same instant.
+    """
+    longest = min(FIRST_DELAY_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_DELAY_SECONDS)
+    asked_for = min(retry_after_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS)
+    return max(longest * (0.5 + 0.5 * chance), asked_for * (1.0 + 0.25 * chance))

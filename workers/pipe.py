@@ -8,13 +8,18 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
 
-from studies.protocol import Assignment, EpochRecord, Outcome
+from studies.protocol import Assignment, EpochRecord, KeptModel, Outcome
 from studies.range_test import RangeCurve
 from studies.tasks import TaskManifest
+from studies.text import storable
+
+Said = Annotated[str, BeforeValidator(lambda text: storable(text) if isinstance(text, str) else text)]
+"""What an error says, which may hold anything; the service takes what a database can store."""
 
 
 class _Message(BaseModel):
@@ -25,16 +30,32 @@ class _Message(BaseModel):
 
 
 class Train(_Message):
-    """Run this trial next."""
+    """Run this trial next.
+
+    checkpoint: the file to go on from, if it is there, and to write; None writes nothing. checkpoint_seconds:
+    see `workers.checkpoints.write_is_due`. models: the address under which the model is kept, if it is of a confirm
+    run; None keeps none. fingerprint: of the task, as it was announced.
+    """
 
     kind: Literal["train"] = "train"
     assignment: Assignment
+    checkpoint: Path | None = None
+    checkpoint_seconds: float = 0.0
+    models: str | None = None
+    fingerprint: str = ""
 
 
 class Stop(_Message):
     """End a run now and say what came of it, as `pruned`."""
 
     kind: Literal["stop"] = "stop"
+    token: str
+
+
+class Suspend(_Message):
+    """Write a checkpoint when the epoch that runs has ended, then drop the run."""
+
+    kind: Literal["suspend"] = "suspend"
     token: str
 
 
@@ -55,20 +76,30 @@ class Quit(_Message):
 
 
 class Hello(_Message):
-    """Ready to train: the tasks with their fingerprints, and those that cannot be run, with the reason."""
+    """Ready to train: the tasks with their fingerprints, and those that cannot be run, with the reason.
+
+    gpus: how many the backend sees; None where that is not known.
+    """
 
     kind: Literal["hello"] = "hello"
     tasks: list[TaskManifest]
-    unavailable: dict[str, str]
+    unavailable: dict[str, Said]
     backend: str
     versions: dict[str, str]
+    gpus: int | None = None
 
 
 class Unusable(_Message):
     """The tasks cannot be loaded as they are; another start would not help."""
 
     kind: Literal["unusable"] = "unusable"
-    reason: str
+    reason: Said
+
+
+class Progressed(_Message):
+    """A batch has ended, or a task was made, since this was last said; said at most once a second."""
+
+    kind: Literal["progressed"] = "progressed"
 
 
 class Epoch(_Message):
@@ -77,6 +108,14 @@ class Epoch(_Message):
     kind: Literal["epoch"] = "epoch"
     token: str
     record: EpochRecord
+
+
+class Note(_Message):
+    """What is worth a line in the log about a run."""
+
+    kind: Literal["note"] = "note"
+    token: str
+    text: str
 
 
 class Ended(_Message):
@@ -90,27 +129,32 @@ class Ended(_Message):
     test_last: dict[str, float | None] | None = None
     steps_per_epoch: int | None = None
     range_curve: RangeCurve | None = None
-    reason: str = ""
+    model: KeptModel | None = None
+    reason: Said = ""
 
 
 class Dropped(_Message):
-    """A run was dropped, as told."""
+    """A run was dropped, as told, or suspended."""
 
     kind: Literal["dropped"] = "dropped"
     token: str
 
 
 class Raised(_Message):
-    """A run ended with an exception; the process itself goes on."""
+    """A run ended with an exception; the process itself goes on.
+
+    out_of_memory: the exception says that memory ran out, so that nobody knows what a next run would meet here.
+    """
 
     kind: Literal["raised"] = "raised"
     token: str
-    reason: str
-    traceback: str
+    reason: Said
+    traceback: Said
+    out_of_memory: bool = False
 
 
-AgentMessage = Train | Stop | Abandon | Quit
-TrainerMessage = Hello | Unusable | Epoch | Ended | Dropped | Raised
+AgentMessage = Train | Stop | Suspend | Abandon | Quit
+TrainerMessage = Hello | Unusable | Progressed | Epoch | Note | Ended | Dropped | Raised
 
 AGENT_MESSAGES: TypeAdapter[AgentMessage] = TypeAdapter(Annotated[AgentMessage, Field(discriminator="kind")])
 TRAINER_MESSAGES: TypeAdapter[TrainerMessage] = TypeAdapter(Annotated[TrainerMessage, Field(discriminator="kind")])

@@ -86,6 +86,7 @@ def sweep(model: Any, batches: Iterator[Data], rates: Floats, control: Control) 
             # Keras resets its metrics before each of these calls, so that the loss is the batch's own.
             logs = model.train_on_batch(x, y, sample_weight=sample_weight, return_dict=True)
             losses.append(float(logs["loss"]))
+            control.batch_ended()
             if not math.isfinite(losses[-1]):
                 break
     return losses

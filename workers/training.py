@@ -6,19 +6,23 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from studies.configuration import Configuration
 from studies.errors import TaskError
-from studies.protocol import Assignment, EpochRecord, Outcome
+from studies.protocol import Assignment, EpochRecord, KeptModel, Outcome
 from studies.range_test import RangeCurve
 from studies.schedules import ClosedLoop
 from workers.batches import ShuffledBatches
 from workers.best_weights import BestWeights
 from workers.callbacks import ScheduleCallback
 from workers.control import Control
+from workers.models import Trained
+from workers.resuming import Checkpoint, EarlyStopping, Past, Training
 from workers.tasks.problem import Data, Problem, take
 
 EVALUATION_BATCH = 1024
@@ -26,6 +30,7 @@ EVALUATION_BATCH = 1024
 
 Scores = dict[str, float | None]
 Report = Callable[[EpochRecord], None]
+Keep = Callable[[Trained], KeptModel | None]
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,23 @@ class TrialEnd:
     test_last: Scores | None = None
     steps_per_epoch: int | None = None
     range_curve: RangeCurve | None = None
+    model: KeptModel | None = None
     reason: str = ""
 
 
-def train(assignment: Assignment, problem: Problem, report: Report, control: Control) -> TrialEnd | None:
-    """Run one trial, reporting each epoch as it ends; None if it was dropped.
+def train(
+    assignment: Assignment,
+    problem: Problem,
+    report: Report,
+    control: Control,
+    checkpoint: Checkpoint | None = None,
+    keep: Keep | None = None,
+) -> TrialEnd | None:
+    """Run one trial, reporting each epoch as it ends; None if it was dropped, or suspended.
 
-    The same assignment on the same machine and versions gives the same epochs but for their seconds.
+    The same assignment on the same machine and versions gives the same epochs but for their seconds. With a
+    checkpoint it goes on where that was written, and reports the epochs before once more. `keep` is given the model of
+    a completed run that is scored on the test data.
     Raises TaskError if the task cannot be trained as the assignment says.
     """
     configuration = assignment.configuration
@@ -61,23 +76,36 @@ def train(assignment: Assignment, problem: Problem, report: Report, control: Con
         seed=assignment.seed,
     )
     best = BestWeights(assignment.direction) if assignment.score_on_test else None
-    epochs = _Epochs(assignment.metric, schedule, best, report)
+    stopping = _early_stopping(assignment)
+    training = Training(
+        model,
+        schedule,
+        steps_per_epoch=batches.num_batches,
+        steps=assignment.epochs * batches.num_batches,
+        best=best,
+        stopping=stopping,
+    )
+    past = Past() if checkpoint is None else checkpoint.resume(training)
+    for record in past.epochs:
+        report(record)
+    epochs = _Epochs(assignment.metric, schedule, best, report, past)
     outcome: Outcome = "completed"
     reason = ""
-    started = time.perf_counter()
     try:
         model.fit(
             batches,
             # The batches come in their own order; Keras would shuffle that again, from a state of its own.
             shuffle=False,
             epochs=assignment.epochs,
+            initial_epoch=len(past.epochs),
             validation_data=problem.validation,
             validation_batch_size=max(EVALUATION_BATCH, configuration.batch_size),
             callbacks=[
                 _Watch(control, batches, required=_watched_metrics(assignment.metric, schedule)),
                 schedule,
                 epochs,
-                *_early_stopping(assignment),
+                *([stopping] if stopping is not None else []),
+                *([_Checkpoints(control, checkpoint, training, epochs)] if checkpoint is not None else []),
             ],
             verbose=0,
         )
@@ -85,15 +113,38 @@ def train(assignment: Assignment, problem: Problem, report: Report, control: Con
         if end.outcome is None:
             return None
         outcome, reason = end.outcome, end.reason
-    trained = TrialEnd(outcome, time.perf_counter() - started, steps_per_epoch=batches.num_batches, reason=reason)
+    seconds = epochs.so_far().train_seconds
+    trained = TrialEnd(outcome, seconds, steps_per_epoch=batches.num_batches, reason=reason)
     if outcome != "completed" or best is None:
         return trained
-    test_last = score(model, problem.test)
+    last_weights = model.get_weights() if keep is not None else []
+    test_last = score(model, problem.test, control)
     test_best = test_last if best.epoch == epochs.last else None
     if test_best is None and best.weights is not None:
         model.set_weights(best.weights)
-        test_best = score(model, problem.test)
-    return replace(trained, test_best=test_best, test_last=test_last)
+        test_best = score(model, problem.test, control)
+    scored = replace(trained, test_best=test_best, test_last=test_last)
+    if keep is None or control.wish == "drop":
+        return scored
+    if assignment.at == "best_validation":
+        value, test, weights = best.value, test_best, best.weights
+    else:
+        value, test, weights = epochs.last_value, test_last, last_weights
+    if value is None or test is None or test.get(assignment.metric.removeprefix("val_")) is None:
+        return scored  # To the service it has diverged.
+    return replace(scored, model=keep(Trained(partial(save, problem, weights), value, test)))
+
+
+def save(problem: Problem, weights: Any, path: Path) -> None:
+    """Write the problem's model with these weights as a `.keras` file.
+
+    It is a model that was never compiled, so that it can be loaded where neither LR Arena nor the loss and the metrics
+    of the task are known, and holds no optimizer.
+    """
+    model = problem.model()
+    model(keras.utils.unpack_x_y_sample_weight(take(problem.train, slice(0, 1)))[0])
+    model.set_weights(weights)
+    model.save(path)
 
 
 def compiled(problem: Problem, configuration: Configuration) -> Any:
@@ -134,10 +185,19 @@ def make_optimizer(configuration: Configuration) -> Any:
     )
 
 
-def score(model: Any, data: Data) -> Scores:
+def score(model: Any, data: Data, control: Control) -> Scores:
     """The loss and metrics of a model on some data; None for what is not finite."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    logs = model.evaluate(x, y, sample_weight=sample_weight, batch_size=EVALUATION_BATCH, return_dict=True, verbose=0)
+    told = keras.callbacks.LambdaCallback(on_test_batch_end=lambda batch, logs: control.batch_ended())
+    logs = model.evaluate(
+        x,
+        y,
+        sample_weight=sample_weight,
+        batch_size=EVALUATION_BATCH,
+        callbacks=[told],
+        return_dict=True,
+        verbose=0,
+    )
     return _finite(logs)
 
 
@@ -164,13 +224,15 @@ class _Watch(keras.callbacks.Callback):
         self._batches.start(epoch)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if self._control.wish is not None:
+        self._control.batch_ended()
+        if self._control.to_end_now:
             raise _Ended("pruned" if self._control.wish == "stop" else None)
         # The mean over the epoch so far: once a batch's loss is not finite, it never is again.
         if not math.isfinite(logs["loss"]):
             raise _Ended("diverged", f"the loss was {logs['loss']} in epoch {self._epoch}, batch {batch}")
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._control.batch_ended()
         if self._control.wish == "drop":
             raise _Ended(None)
 
@@ -186,35 +248,71 @@ class _Watch(keras.callbacks.Callback):
 class _Epochs(keras.callbacks.Callback):
     """Goes after the schedule: reports each epoch and keeps the best weights, where they are wanted."""
 
-    def __init__(self, metric: str, schedule: ScheduleCallback, best: BestWeights | None, report: Report) -> None:
+    def __init__(
+        self, metric: str, schedule: ScheduleCallback, best: BestWeights | None, report: Report, past: Past
+    ) -> None:
         super().__init__()
         self._metric = metric
         self._schedule = schedule
         self._best = best
         self._report = report
         self._started = 0.0
-        self.last: int | None = None
+        self._past = past
+        self._records = [*past.epochs]
+        self._begin = time.perf_counter()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         metrics = {name: value for name, value in logs.items() if name != "learning_rate"}
-        self.last = epoch
         if self._best is not None:
             self._best.see(epoch, metrics[self._metric], self.model)
-        self._report(
-            EpochRecord(
-                epoch=epoch,
-                metrics=_finite(metrics),
-                lr_first=self._schedule.lr_first,
-                lr_last=self._schedule.lr_last,
-                seconds=time.perf_counter() - self._started,
-            )
+        record = EpochRecord(
+            epoch=epoch,
+            metrics=_finite(metrics),
+            lr_first=self._schedule.lr_first,
+            lr_last=self._schedule.lr_last,
+            seconds=time.perf_counter() - self._started,
         )
+        self._records.append(record)
+        self._report(record)
         for name in ("loss", "val_loss"):
             if not math.isfinite(metrics[name]):
                 raise _Ended("diverged", f"{name} was {metrics[name]} after epoch {epoch}")
+
+    @property
+    def last(self) -> int | None:
+        """The last epoch that has ended."""
+        return self._records[-1].epoch if self._records else None
+
+    @property
+    def last_value(self) -> float | None:
+        """The objective after the last epoch; None where it was not finite."""
+        return self._records[-1].metrics[self._metric] if self._records else None
+
+    def so_far(self) -> Past:
+        """All epochs that have ended, and what they took."""
+        return Past([*self._records], self._past.train_seconds + time.perf_counter() - self._begin)
+
+
+class _Checkpoints(keras.callbacks.Callback):
+    """Goes last, when all others have seen the epoch. The end of a training is its result, and is not written."""
+
+    def __init__(self, control: Control, checkpoint: Checkpoint, training: Training, epochs: _Epochs) -> None:
+        super().__init__()
+        self._control = control
+        self._checkpoint = checkpoint
+        self._training = training
+        self._epochs = epochs
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if self.model.stop_training or epoch + 1 == self.params["epochs"]:
+            return
+        if self._control.wish == "suspend":
+            self._checkpoint.write(self._training, self._epochs.so_far())
+            raise _Ended(None)
+        self._checkpoint.write_if_due(self._training, self._epochs.so_far)
 
 
 def _watched_metrics(metric: str, schedule: ScheduleCallback) -> dict[str, str]:
@@ -225,18 +323,16 @@ def _watched_metrics(metric: str, schedule: ScheduleCallback) -> dict[str, str]:
     return required
 
 
-def _early_stopping(assignment: Assignment) -> list[Any]:
+def _early_stopping(assignment: Assignment) -> EarlyStopping | None:
     stopping = assignment.early_stopping
     if stopping is None:
-        return []
-    return [
-        keras.callbacks.EarlyStopping(
-            monitor=assignment.metric,
-            patience=stopping.patience,
-            min_delta=stopping.min_delta,
-            mode="max" if assignment.direction == "maximize" else "min",
-        )
-    ]
+        return None
+    return EarlyStopping(
+        monitor=assignment.metric,
+        patience=stopping.patience,
+        min_delta=stopping.min_delta,
+        mode="max" if assignment.direction == "maximize" else "min",
+    )
 
 
 def _fresh(metric: Any) -> Any:

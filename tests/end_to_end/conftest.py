@@ -51,7 +51,7 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
         assert serve.stdout is not None
         url = serve.stdout.readline().split()[-1]
         worker = subprocess.Popen(
-            [LR_ARENA, "worker", "--server", url, "--tasks", str(TINY_TASK), "--slots", "2"],
+            [LR_ARENA, "worker", "--server", url, "--tasks", TINY_TASK, "--slots", "2", "--models", folder / "models"],
             stdout=log,
             stderr=log,
             env=worker_environment,

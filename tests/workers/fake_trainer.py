@@ -1,45 +1,66 @@
 """A training process without Keras: the agent's other side of the pipe, with the behaviour that the task names.
 
 quick: three epochs and a result; of a range test a curve. endless: an epoch every 20 ms until told otherwise.
-silent: no epoch ever. raises, fails, prints-and-exits: what they say. Started with the argument `dies`, it dies
-before it is ready; with `unusable`, it says so.
+silent: no epoch ever. slow: quick, after many batches. raises, out-of-memory, fails, prints-and-exits: what they say.
+environment: fails; the reason is what the environment says of GPUs and memory. Started with the argument `dies`, it
+dies before it is ready; with `unusable`, it says so; with `hangs`, it says nothing; with `blind`, it sees no GPU.
 """
 
+import faulthandler
+import json
 import os
 import queue
 import socket
 import sys
 import threading
+import time
 
 from studies.protocol import Assignment, EpochRecord
 from studies.range_test import RangeCurve
 from studies.tasks import TaskManifest
 from workers.pipe import (
     AGENT_MESSAGES,
-    Abandon,
+    AgentMessage,
     Dropped,
     Ended,
     Epoch,
     Hello,
     Pipe,
+    Progressed,
     Quit,
     Raised,
     Stop,
+    Suspend,
     Train,
     Unusable,
 )
+from workers.process import STACK_SIGNAL
 
-TASKS = ("quick", "endless", "silent", "raises", "fails", "prints-and-exits")
+TASKS = (
+    "quick",
+    "endless",
+    "silent",
+    "slow",
+    "raises",
+    "out-of-memory",
+    "fails",
+    "prints-and-exits",
+    "environment",
+)
+SLOW_BATCHES, SLOW_BATCH_SECONDS = 24, 0.125
 
 
 def main() -> None:
     pipe = Pipe(socket.socket(fileno=int(sys.argv[1])))
+    faulthandler.register(STACK_SIGNAL)
+    if "hangs" in sys.argv:
+        time.sleep(600.0)
     if "dies" in sys.argv:
         sys.exit("no way to start")
     if "unusable" in sys.argv:
         pipe.send(Unusable(reason="tasks.py: no task in it"))
         return
-    commands: queue.SimpleQueue[Train | Stop | Abandon | Quit] = queue.SimpleQueue()
+    commands: queue.SimpleQueue[AgentMessage] = queue.SimpleQueue()
 
     def listen() -> None:
         for line in pipe.lines():
@@ -56,19 +77,39 @@ def main() -> None:
             unavailable={"mnist-cnn": "no data"},
             backend="none",
             versions={"pid": str(os.getpid())},
+            gpus=0 if "blind" in sys.argv else None,
         )
     )
     while not isinstance(command := commands.get(), Quit):
-        if isinstance(command, Train) and run(pipe, command.assignment, commands):
+        if not isinstance(command, Train):
+            continue
+        if command.checkpoint is not None:
+            command.checkpoint.touch()
+        if run(pipe, command.assignment, commands):
             return
 
 
-def run(pipe: Pipe, assignment: Assignment, commands: "queue.SimpleQueue[Train | Stop | Abandon | Quit]") -> bool:
+def run(pipe: Pipe, assignment: Assignment, commands: "queue.SimpleQueue[AgentMessage]") -> bool:
     """Whether to quit afterwards."""
     token = assignment.token
     if assignment.task == "raises":
         pipe.send(Raised(token=token, reason="ValueError: bad shape", traceback="Traceback ... bad shape"))
         return False
+    if assignment.task == "out-of-memory":
+        reason = "out of memory: ResourceExhaustedError: OOM when allocating tensor"
+        print("the allocator's last words", flush=True)
+        pipe.send(Raised(token=token, reason=reason, traceback="Traceback ... OOM", out_of_memory=True))
+        return False
+    if assignment.task == "environment":
+        said = {
+            name: value for name, value in os.environ.items() if name.startswith(("CUDA_", "TF_", "XLA_", "MALLOC_"))
+        }
+        pipe.send(Ended(token=token, outcome="failed", reason=json.dumps(said)))
+        return False
+    if assignment.task == "slow":
+        for _ in range(SLOW_BATCHES):
+            time.sleep(SLOW_BATCH_SECONDS)
+            pipe.send(Progressed())
     if assignment.task == "fails":
         pipe.send(Ended(token=token, outcome="failed", reason="the objective is not reported"))
         return False
@@ -80,7 +121,7 @@ def run(pipe: Pipe, assignment: Assignment, commands: "queue.SimpleQueue[Train |
         pipe.send(Ended(token=token, outcome="completed", train_seconds=0.5, range_curve=curve))
         return False
     epoch = 0
-    while assignment.task != "quick" or epoch < 3:
+    while assignment.task not in ("quick", "slow") or epoch < 3:
         if assignment.task != "silent":
             record = EpochRecord(
                 epoch=epoch, metrics={"val_accuracy": 0.1 * epoch}, lr_first=0.1, lr_last=0.1, seconds=0.01
@@ -88,8 +129,10 @@ def run(pipe: Pipe, assignment: Assignment, commands: "queue.SimpleQueue[Train |
             pipe.send(Epoch(token=token, record=record))
             epoch += 1
         try:
-            command = commands.get(timeout=0.02 if assignment.task != "quick" else 0.001)
+            command = commands.get(timeout=0.001 if assignment.task in ("quick", "slow") else 0.02)
         except queue.Empty:
+            continue
+        if isinstance(command, Suspend) and assignment.task == "silent":
             continue
         pipe.send(Ended(token=token, outcome="pruned") if isinstance(command, Stop) else Dropped(token=token))
         return isinstance(command, Quit)

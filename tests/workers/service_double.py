@@ -28,7 +28,7 @@ from studies.protocol import (
     TrialResult,
 )
 
-Trouble = Literal["none", "error 500", "error 422", "no answer", "no answer to results"]
+Trouble = Literal["none", "error 500", "error 422", "error 401", "error 403", "no answer", "no answer to results"]
 _Found = TypeVar("_Found")
 _NUMBERS = itertools.count(1)
 
@@ -73,6 +73,7 @@ class ServiceDouble:
         self.order: list[str] = []
         self.commands: dict[int, Command] = {}
         self.stale: set[str] = set()
+        self.cancelled: set[str] = set()
         self.trouble: Trouble = "none"
         self.seconds_per_result = 0.0
         self.told_before_claim: dict[str, set[str]] = {}
@@ -185,7 +186,13 @@ class ServiceDouble:
 
     def _answers(self, parts: list[tuple[int, str]]) -> tuple[int, BaseModel]:
         answers = [
-            Answer(trial_id=trial_id, status=409, command="abandon", detail="the lease is void")
+            Answer(
+                trial_id=trial_id,
+                status=409,
+                command="abandon",
+                detail="the lease is void",
+                unwanted=token in self.cancelled,
+            )
             if token in self.stale
             else Answer(trial_id=trial_id, status=200, command=self.commands.get(trial_id, "continue"))
             for trial_id, token in parts
@@ -206,7 +213,7 @@ def _handler(service: ServiceDouble) -> type[BaseHTTPRequestHandler]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
-            if service.trouble in ("error 500", "error 422"):
+            if service.trouble.startswith("error "):
                 self._reply(int(service.trouble.removeprefix("error ")), b'{"detail": "out of order"}')
                 return
             status, reply = service.answer(self.path, body)

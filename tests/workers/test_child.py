@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import keras
 import pytest
 
-from tests.workers.problems import trial
+from tests.workers.problems import STEPS_PER_EPOCH, line, trial
 from workers.agent import TRAINER_COMMAND
-from workers.pipe import Abandon, Dropped, Ended, Epoch, Hello, Quit, Raised, Stop, Train, TrainerMessage
+from workers.child import PULSE_SECONDS, Pulse
+from workers.control import Control
+from workers.pipe import (
+    Abandon,
+    Dropped,
+    Ended,
+    Epoch,
+    Hello,
+    Pipe,
+    Progressed,
+    Quit,
+    Raised,
+    Stop,
+    Train,
+    TrainerMessage,
+)
 from workers.process import TrainingProcess
+from workers.range_test import SWEEPS, range_test
 from workers.tasks import load
 from workers.tasks.fingerprint import fingerprint
+from workers.training import train
 
 TASKS = """
+import time
+from pathlib import Path
 import keras, numpy as np
 from lr_arena import Problem, task
 
@@ -38,24 +59,44 @@ def raises():
         raise ArithmeticError("this loss is no good")
     return Problem(data, data, data, model=model, loss=loss)
 
+@task("needs-too-much", metric="val_loss", direction="minimize")
+def needs_too_much():
+    def loss(target, output):
+        return keras.ops.mean(keras.ops.zeros((2**46,))) + keras.ops.mean(output)
+    return Problem(data, data, data, model=model, loss=loss)
+
+@task("hangs", metric="val_loss", direction="minimize")
+def hangs():
+    def loss(target, output):
+        while not (Path(__file__).parent / "enough").exists():
+            time.sleep(0.01)
+        return keras.ops.mean(output)
+    return Problem(data, data, data, model=model, loss=loss)
+
 @task("cannot-be-made", metric="val_loss", direction="minimize")
 def cannot_be_made():
     return {}["no such key"]
 """
 
 Kind = TypeVar("Kind", bound=TrainerMessage)
+Found = TypeVar("Found")
 
 
 class Trainer:
+    folder: Path
+    """Where its file with tasks is."""
+
     def __init__(self, *tasks: str) -> None:
         self.process = TrainingProcess(TRAINER_COMMAND, tasks)
         self.messages = self.process.messages()
         self.epochs: list[Epoch] = []
 
     def next(self, kind: type[Kind]) -> Kind:
-        """The next message that is not an epoch; the epochs before it are kept."""
+        """The next message that tells neither of progress nor of an epoch; the epochs before it are kept."""
         self.epochs = []
         for message in self.messages:
+            if isinstance(message, Progressed):
+                continue
             if isinstance(message, Epoch):
                 self.epochs.append(message)
                 continue
@@ -64,11 +105,21 @@ class Trainer:
         raise AssertionError(f"{self.process.how_it_died()}: {self.process.log_end()}")
 
 
+def soon(look: Callable[[], Found], seconds: float = 30.0) -> Found:
+    """What `look` sees as soon as it sees something."""
+    until = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < until, f"nothing after {seconds} s"
+        time.sleep(0.01)
+    return found
+
+
 @pytest.fixture(scope="module")
 def trainer(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trainer]:
     tasks = tmp_path_factory.mktemp("tasks") / "tasks.py"
     tasks.write_text(TASKS)
     trainer = Trainer(str(tasks))
+    trainer.folder = tasks.parent
     yield trainer
     trainer.process.close()
 
@@ -151,6 +202,57 @@ def test_an_exception_in_a_task_leaves_the_process_alive(trainer: Trainer, hello
     assert "in loss" in raised.traceback
 
 
+def test_an_exception_for_lack_of_memory_says_so(trainer: Trainer, hello: Hello) -> None:
+    for task, lacked in (("needs-too-much", True), ("raises", False)):
+        trainer.process.send(Train(assignment=trial(task=task, token=task)))
+        raised = trainer.next(Raised)
+        assert raised.token == task
+        assert raised.out_of_memory == lacked
+        assert raised.reason.startswith("out of memory: ") == lacked
+
+
+def test_a_run_that_hangs_says_where_when_it_is_asked_and_goes_on(trainer: Trainer, hello: Hello) -> None:
+    trainer.process.start_trial()
+    trainer.process.send(Train(assignment=trial(task="hangs", epochs=1, token="hanging")))
+
+    def asked() -> str:
+        trainer.process.ask_for_stack()
+        time.sleep(0.05)
+        return trainer.process.log_end()
+
+    told = soon(lambda: next((found for found in [asked()] if " in loss\n" in found), ""))
+    # The thread that trains is the last one told of.
+    where = told.rpartition("(most recent call first):")[2]
+    assert 'tasks.py", line' in where
+    (trainer.folder / "enough").touch()
+    assert trainer.next(Ended).outcome == "completed"
+
+
+def test_every_batch_that_is_trained_on_validated_scored_or_swept_is_progress() -> None:
+    ended: list[None] = []
+    control = Control(lambda: ended.append(None))
+    end = train(trial(epochs=2, score_on_test=True), line(), lambda record: None, control)
+    assert end is not None
+    scored = 1 if end.test_best is end.test_last else 2
+    assert len(ended) == 2 * (STEPS_PER_EPOCH + 1) + scored
+    ended.clear()
+    curve = range_test(line(), trial().configuration, 1, control)
+    assert curve is not None
+    assert len(ended) >= len(curve.rates) * SWEEPS
+
+
+def test_the_agent_is_told_of_progress_at_most_once_a_second() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        pulse = Pulse(Pipe(theirs))
+        started = time.monotonic()
+        for _ in range(10_000):
+            pulse()
+        seconds = time.monotonic() - started
+        told = ours.recv(65536).splitlines()
+    assert 1 <= len(told) <= 1 + seconds / PULSE_SECONDS
+
+
 def test_a_task_that_refuses_is_a_failed_trial(trainer: Trainer, hello: Hello) -> None:
     trainer.process.send(Train(assignment=trial(task="zeros", metric="val_auc", token="refused")))
     ended = trainer.next(Ended)
@@ -164,6 +266,17 @@ def test_it_quits_in_the_middle_of_a_run(trainer: Trainer, hello: Hello) -> None
     assert trainer.next(Dropped).token == "last"
     assert list(trainer.messages) == []
     assert trainer.process.how_it_died() == "the training process exited with code 0"
+
+
+def test_a_segmentation_fault_leaves_the_lines_that_led_to_it() -> None:
+    process = TrainingProcess(TRAINER_COMMAND, ())
+    status = Path(f"/proc/{process.pid}/status")
+    soon(lambda: int(status.read_text().partition("SigCgt:")[2].split()[0], 16) & 1 << (signal.SIGSEGV - 1))
+    os.kill(process.pid, signal.SIGSEGV)
+    assert list(process.messages()) == []
+    assert process.how_it_died() == "the training process was killed by SIGSEGV, a segmentation fault"
+    assert "Fatal Python error: Segmentation fault" in process.log_end()
+    process.close()
 
 
 def test_it_ends_with_the_agent_even_while_it_loads_keras() -> None:
