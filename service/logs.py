@@ -1,12 +1,12 @@
-"""How the service's processes log: one line each, to standard error."""
+"""How the service's processes log: see `studies.logs`."""
 
 from __future__ import annotations
 
-import logging
+from studies.logs import LogFormat, format_from_environment, log_to_stderr
+
+QUIET = ("uvicorn", "alembic", "sqlalchemy", "httpx")
 
 
-def configure(process: str) -> None:
-    """Log from INFO on, with the process' name; the libraries' own chatter from WARNING on."""
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {process} %(levelname)s %(message)s")
-    for name in ("uvicorn", "alembic", "sqlalchemy", "httpx"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+def configure(process: str, form: LogFormat | None = None) -> None:
+    """Log with the process' name; left out, the form is the one that LR_ARENA_LOG_FORMAT names."""
+    log_to_stderr(process, form or format_from_environment(), QUIET)
