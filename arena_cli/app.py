@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shlex
 import sys
+import uuid
 from collections.abc import Iterable
 from enum import StrEnum
 from importlib import metadata
@@ -15,15 +17,18 @@ from typing import Annotated, Any
 import httpx
 import typer
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
-from arena_cli import tables
+from arena_cli import models, tables, tokens
+from arena_cli.credentials import TokenFile, connect
 from arena_cli.failures import FAILED, INTERRUPTED, exit_code, require_service, require_worker
 from arena_cli.watch import print_leaderboard, watch
 from studies.client import DEFAULT_URL, Client
 from studies.definition import StudyDefinition, read_definition
 from studies.documents import parse_document
 from studies.errors import ArenaError, NoWinner, RangeTestFailed, Refused
+from studies.logs import FORMAT_VARIABLE, LogFormat, log_to_stderr
 from studies.protocol import StudyView
 from studies.schedules import CATALOGUE, describe
 
@@ -83,6 +88,12 @@ Server = Annotated[
     str, typer.Option(envvar="LR_ARENA_SERVER", callback=_address, help="The address of the service.", metavar="URL")
 ]
 Study = Annotated[str, typer.Argument(help="The name of a study.", metavar="STUDY")]
+LogForm = Annotated[
+    LogFormat,
+    typer.Option(
+        "--log-format", envvar=FORMAT_VARIABLE, help="One line of text, or one of JSON, for each thing that happens."
+    ),
+]
 Lifeline = Annotated[int | None, typer.Option(hidden=True, help="A pipe that closes with the demo.")]
 OutputFormat = Annotated[Format, typer.Option("--format", help="How to print it; csv and json are for programs.")]
 
@@ -91,6 +102,9 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(metadata.version("lr-arena"))
         raise typer.Exit
+
+
+app.add_typer(tokens.app, name="token")
 
 
 @app.callback()
@@ -107,14 +121,20 @@ def _options(
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="A loopback address; any other is refused.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Any but a loopback address needs a token: `lr-arena token create`.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = DEFAULT_PORT,
     database: Annotated[
         str | None,
         typer.Option(
-            metavar="URL", help="An SQLite file; left out: LR_ARENA_DATABASE, else sqlite:///lr-arena.db here."
+            metavar="URL", help="SQLite or PostgreSQL; left out: LR_ARENA_DATABASE, else sqlite:///lr-arena.db here."
         ),
     ] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Web processes that share the port; more than one needs PostgreSQL.")
+    ] = 1,
+    log_format: LogForm = LogFormat.TEXT,
     lifeline: Lifeline = None,
 ) -> None:
     """Run the service until Ctrl-C or SIGTERM."""
@@ -124,6 +144,7 @@ def serve(
     from service.serve import serve as run_service
     from service.settings import Settings
 
+    os.environ[FORMAT_VARIABLE] = log_format  # the web process and the director look here
     configure("serve")
     _end_with(lifeline)
 
@@ -131,30 +152,78 @@ def serve(
         typer.echo(f"{SERVING}{url}")
         sys.stdout.flush()
 
-    raise typer.Exit(run_service(host, port, Settings.from_environment(database=database), ready))
+    raise typer.Exit(run_service(host, port, Settings.from_environment(database=database), ready, workers=workers))
 
 
 @app.command()
 def worker(
     server: Server = DEFAULT_URL,
+    token_file: TokenFile = None,
     tasks: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE_OR_MODULE", help="Your own tasks, besides the built-in ones. May be repeated."),
     ] = None,
-    slots: Annotated[int, typer.Option(min=1, max=1000, help="How many trials run side by side.")] = 1,
+    slots: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="How many trials run side by side; left out: 1.")
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0,1|all|none", help="Train on these GPUs, each with slots of its own; none: on CPUs alone."
+        ),
+    ] = None,
+    slots_per_gpu: Annotated[
+        int | None, typer.Option(min=1, max=100, help="Trials side by side on each of --gpus; left out: 1.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="What studies may ask for, such as gpu=h200. May be repeated."),
+    ] = None,
+    hang_seconds: Annotated[
+        int, typer.Option(min=1, help="So long without the end of a batch, a training process is killed.")
+    ] = 600,
     name: Annotated[str | None, typer.Option(help="Shown to people; left out: the host's name.")] = None,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(
+            file_okay=False,
+            metavar="DIR",
+            help="Write trials down between epochs, and go on with those that are there; workers may share the folder.",
+        ),
+    ] = None,
+    models_at: Annotated[
+        str | None,
+        typer.Option(
+            "--models",
+            metavar="ADDRESS",
+            help="Keep the best model of each confirmed configuration: a folder, or an address such as s3://bucket/arena.",
+        ),
+    ] = None,
+    log_format: LogForm = LogFormat.TEXT,
     lifeline: Lifeline = None,
 ) -> None:
     """Train trials for a service until Ctrl-C or SIGTERM."""
     require_worker()
-    import logging
-
     from workers.agent import run_agent
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s worker %(levelname)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    worker_id = uuid.uuid4().hex
+    log_to_stderr("worker", log_format, quiet=("httpx",), worker=worker_id)
     _end_with(lifeline)
-    raise typer.Exit(run_agent(server, name=name, slots=slots, tasks=tasks or ()))
+    raise typer.Exit(
+        run_agent(
+            connect(server, token_file),
+            worker_id=worker_id,
+            name=name,
+            slots=slots,
+            tasks=tasks or (),
+            gpus=gpus,
+            slots_per_gpu=slots_per_gpu,
+            labels=label or (),
+            hang_seconds=hang_seconds,
+            checkpoint_folder=checkpoints,
+            models=models_at,
+        )
+    )
 
 
 def _end_with(lifeline: int | None) -> None:
@@ -198,10 +267,11 @@ def submit(
     ],
     follow: Annotated[bool, typer.Option("--watch", help="Watch the study to its end.")] = False,
     server: Server = DEFAULT_URL,
+    token_file: TokenFile = None,
 ) -> None:
     """Submit a study definition. The same one again changes nothing."""
     definition = _read(file)
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         existed = _exists(client, definition.name)
         study = client.submit(definition)
         typer.echo(
@@ -210,7 +280,7 @@ def submit(
             else f"created study {study.name}: {_plan(definition)}"
         )
         if follow:
-            _watch(client, study.name)
+            _watch(client, study.name, token_file)
         else:
             for warning in study.warnings:
                 typer.echo(f"! {warning}", err=True)
@@ -244,56 +314,63 @@ def _plan(definition: StudyDefinition) -> str:
 
 
 @app.command("watch")
-def watch_study(study: Study, server: Server = DEFAULT_URL) -> None:
+def watch_study(study: Study, server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
     """Watch a study to its end: exit code 0 when it is finished, 1 when it is cancelled."""
-    with Client(server) as client:
-        _watch(client, study)
+    with connect(server, token_file) as client:
+        _watch(client, study, token_file)
 
 
-def _watch(client: Client, study: str) -> None:
+def _watch(client: Client, study: str, token_file: Path | None) -> None:
     try:
         end = watch(client, study, tables.console())
     except KeyboardInterrupt:
-        again = shlex.join(
-            ["lr-arena", "watch", study, *([] if client.url == DEFAULT_URL else ["--server", client.url])]
-        )
+        server = [] if client.url == DEFAULT_URL else ["--server", client.url]
+        token = [] if token_file is None else ["--token-file", str(token_file)]
+        again = shlex.join(["lr-arena", "watch", study, *server, *token])
         typer.echo(f"stopped watching; the study goes on. To watch it again: {again}", err=True)
         raise typer.Exit(INTERRUPTED) from None
     raise typer.Exit(0 if end.study.state == "finished" else FAILED)
 
 
 @app.command("studies")
-def list_studies(server: Server = DEFAULT_URL) -> None:
+def list_studies(server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
     """List all studies, newest first."""
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         _print_table(tables.studies_table(client.studies()), "there is no study yet: lr-arena submit FILE")
 
 
 @app.command("study")
-def show_study(study: Study, server: Server = DEFAULT_URL) -> None:
+def show_study(study: Study, server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
     """Show a study: its state, how far each schedule is, warnings."""
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         _show(client.study(study))
 
 
 @app.command()
-def pause(study: Study, server: Server = DEFAULT_URL) -> None:
+def pause(study: Study, server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
     """Hand out no more trials of a study; running ones go on."""
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         _say_state(client.pause(study))
 
 
 @app.command()
-def resume(study: Study, server: Server = DEFAULT_URL) -> None:
+def resume(study: Study, server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
     """Hand out trials of a paused study again."""
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         _say_state(client.resume(study))
 
 
 @app.command()
-def cancel(study: Study, server: Server = DEFAULT_URL) -> None:
+def drain(study: Study, server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
+    """Start no more trials of a study; when the running ones have ended, it ends with what there is."""
+    with connect(server, token_file) as client:
+        _say_state(client.drain(study))
+
+
+@app.command()
+def cancel(study: Study, server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
     """End a study for good; its running trials are abandoned."""
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         _say_state(client.cancel(study))
 
 
@@ -316,11 +393,12 @@ def leaderboard(
     task: Annotated[str | None, typer.Option(metavar="NAME", help="On this task, across all studies.")] = None,
     output: OutputFormat = Format.TABLE,
     server: Server = DEFAULT_URL,
+    token_file: TokenFile = None,
 ) -> None:
     """Show which schedule won, within a study or on a task."""
     if (study is None) == (task is None):
         raise typer.BadParameter("give either --study or --task")
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         board = client.leaderboard(study=study, task=task)
     if output is Format.JSON:
         _print_json(board.model_dump(mode="json"))
@@ -345,11 +423,12 @@ def winner(
         ),
     ] = CodeFormat.KERAS,
     server: Server = DEFAULT_URL,
+    token_file: TokenFile = None,
 ) -> None:
     """Print the winning schedule as Python code that needs Keras and nothing of LR Arena."""
     if study is None and task is None:
         raise typer.BadParameter("give --task, or --study, or both")
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         found = client.winner(study=study, task=task)
     if output is CodeFormat.JSON:
         _print_json(found.model_dump(mode="json"))
@@ -363,9 +442,11 @@ def winner(
 
 
 @app.command()
-def trials(study: Study, output: OutputFormat = Format.TABLE, server: Server = DEFAULT_URL) -> None:
+def trials(
+    study: Study, output: OutputFormat = Format.TABLE, server: Server = DEFAULT_URL, token_file: TokenFile = None
+) -> None:
     """List the trials of a study."""
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         found = client.trials(study)
         if output is Format.JSON:
             _print_json([trial.model_dump(mode="json") for trial in found])
@@ -373,6 +454,38 @@ def trials(study: Study, output: OutputFormat = Format.TABLE, server: Server = D
             _print_csv(tables.trial_rows(found))
         else:
             tables.console().print(tables.trials_table(list(found)))
+
+
+@app.command()
+def model(
+    study: Study,
+    schedule: Annotated[str | None, typer.Option(metavar="NAME", help="Of this schedule; needs --to.")] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Of this task alone.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("-o", "--to", dir_okay=False, metavar="FILE", help="Fetch the model into this file.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Write over FILE.")] = False,
+    output: OutputFormat = Format.TABLE,
+    server: Server = DEFAULT_URL,
+    token_file: TokenFile = None,
+) -> None:
+    """List the models that are kept of a study, the best of each schedule; or fetch one of them."""
+    if (schedule is None) != (to is None):
+        raise typer.BadParameter("--schedule and -o FILE go together: which model, and where to")
+    with connect(server, token_file) as client:
+        found = client.models(study)
+    if schedule is not None and to is not None:
+        chosen = models.choose(found, study, schedule, task)
+        models.fetch(chosen, to, overwrite=force)
+        typer.echo(f"{to}: {chosen.task}/{chosen.schedule}, trial {chosen.trial_id}, {chosen.model.bytes} bytes")
+        return
+    listed = [one for one in found if task in (None, one.task)]
+    if output is Format.JSON:
+        _print_json([one.model_dump(mode="json") for one in listed])
+    elif output is Format.CSV:
+        _print_csv(tables.model_rows(listed))
+    else:
+        _print_table(tables.models_table(listed), "no model is kept: lr-arena worker --models ADDRESS")
 
 
 def _print_table(table: Table, otherwise: str) -> None:
@@ -451,14 +564,17 @@ def schedules(
 
 
 @app.command()
-def tasks(server: Server = DEFAULT_URL) -> None:
+def tasks(server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
     """List the tasks that workers have announced."""
-    with Client(server) as client:
+    with connect(server, token_file) as client:
         _print_table(tables.tasks_table(client.tasks()), "no worker has announced a task yet: lr-arena worker")
 
 
 @app.command()
-def workers(server: Server = DEFAULT_URL) -> None:
+def workers(server: Server = DEFAULT_URL, token_file: TokenFile = None) -> None:
     """List the workers that have asked for trials."""
-    with Client(server) as client:
-        _print_table(tables.workers_table(client.workers()), "no worker has asked for trials yet: lr-arena worker")
+    with connect(server, token_file) as client:
+        found = client.workers()
+        _print_table(tables.workers_table(found), "no worker has asked for trials yet: lr-arena worker")
+        for line in tables.barred_lines(found):
+            tables.console().print(Text(line, style="yellow"))

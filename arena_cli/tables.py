@@ -16,7 +16,9 @@ from rich.text import Text
 from arena_cli import numbers
 from studies.protocol import (
     Board,
+    Device,
     LeaderboardEntry,
+    ModelView,
     RangeTestView,
     StudySummary,
     StudyView,
@@ -291,24 +293,81 @@ def tasks_table(tasks: Sequence[TaskView]) -> Table:
     """The tasks that workers announced."""
     table = _table("task", "judged by", "workers", "what it is")
     for task in tasks:
-        about = "\n".join([task.description, *(f"cannot run: {reason}" for reason in task.reasons)]).strip()
+        lines = [task.description, *(f"cannot run: {reason}" for reason in task.reasons)]
+        if task.conflicting:
+            lines.append("! other workers announce it with other data or code: their results are not pooled with these")
+        about = "\n".join(lines).strip()
         table.add_row(task.name, f"{task.metric}, {task.direction}", str(task.workers), about)
     return table
 
 
 def workers_table(workers: Sequence[WorkerView]) -> Table:
-    """The workers that have asked for trials."""
-    table = _table("worker", "alive", "slots", "running trials", "lost", "backend", "last heard (UTC)")
+    """The workers that have asked for trials; their labels and GPUs, where any has some."""
+    columns = {
+        "worker": [worker.name for worker in workers],
+        "alive": ["yes" if worker.alive else "no" for worker in workers],
+        "slots": [str(worker.slots) for worker in workers],
+        "running trials": [", ".join(map(str, worker.running)) or "–" for worker in workers],
+        "lost": [str(worker.lost) for worker in workers],
+        "backend": [" ".join([worker.backend, worker.versions.get(worker.backend, "")]).strip() for worker in workers],
+        "labels": ["\n".join(f"{key}={value}" for key, value in worker.labels.items()) for worker in workers],
+        "GPUs": ["\n".join(map(_gpu, worker.devices)) for worker in workers],
+        "last heard (UTC)": [instant(worker.last_seen_at) for worker in workers],
+    }
+    shown = {name: cells for name, cells in columns.items() if name not in ("labels", "GPUs") or any(cells)}
+    table = _table(*shown)
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*row)
+    return table
+
+
+def barred_lines(workers: Iterable[WorkerView]) -> Iterator[str]:
+    """Of each worker that is given no trials for now: until when, and why."""
     for worker in workers:
+        if worker.barred_until is not None:
+            until = instant(worker.barred_until)
+            yield f"! {worker.name} is given no trials until {until} (UTC): {worker.barred_because}"
+
+
+def _gpu(device: Device) -> str:
+    """`0 NVIDIA H200, 12.3/139.8 GiB, 87 %`, as far as its driver tells."""
+    parts = [f"{device.index} {device.name}"]
+    if device.memory_used_bytes is not None and device.memory_total_bytes is not None:
+        parts.append(f"{device.memory_used_bytes / 2**30:.1f}/{device.memory_total_bytes / 2**30:.1f} GiB")
+    if device.utilization_percent is not None:
+        parts.append(f"{device.utilization_percent} %")
+    return ", ".join(parts)
+
+
+def models_table(models: Sequence[ModelView]) -> Table:
+    """The models that are kept of a study."""
+    table = _table("task", "schedule", "trial", "metric", "validation", "test", "size", "address")
+    for model in models:
         table.add_row(
-            worker.name,
-            "yes" if worker.alive else "no",
-            str(worker.slots),
-            ", ".join(map(str, worker.running)) or "–",
-            str(worker.lost),
-            " ".join([worker.backend, worker.versions.get(worker.backend, "")]).strip(),
-            instant(worker.last_seen_at),
+            model.task,
+            model.schedule,
+            str(model.trial_id),
+            model.metric,
+            numbers.fixed(model.value, 5),
+            numbers.fixed(model.test_value, 5),
+            f"{model.model.bytes / 2**20:.1f} MiB",
+            Text(model.model.address),
         )
+    return table
+
+
+def model_rows(models: Iterable[ModelView]) -> Iterator[Row]:
+    """The same for programs, with all that is known."""
+    for model in models:
+        yield {**model.model_dump(exclude={"model"}), **model.model.model_dump()}
+
+
+def tokens_table(tokens: Sequence[Mapping[str, Any]]) -> Table:
+    """The tokens of a service."""
+    table = _table("token", "scopes", "state", "created (UTC)", "expires (UTC)")
+    for token in tokens:
+        expires = instant(token["expires_at"]) if token["expires_at"] else "–"
+        table.add_row(token["name"], ", ".join(token["scopes"]), token["state"], instant(token["created_at"]), expires)
     return table
 
 

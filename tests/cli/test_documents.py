@@ -19,7 +19,16 @@ from arena_cli.app import app
 from service.app import create_app
 from service.settings import Settings
 from studies import parameters, space
-from studies.definition import Confirm, EarlyStopping, Objective, Search, StudyDefinition, read_definition
+from studies.definition import (
+    Confirm,
+    EarlyStopping,
+    Limits,
+    Objective,
+    Requires,
+    Search,
+    StudyDefinition,
+    read_definition,
+)
 from studies.documents import parse_document
 from studies.optimizers import OPTIMIZERS
 from studies.schedules import base
@@ -73,6 +82,8 @@ def test_commands_that_are_shown_exist_with_their_options(page: Path) -> None:
     for line in shown:
         name, *arguments = shlex.split(line)
         command = command_line.commands[name]  # type: ignore[attr-defined]
+        if hasattr(command, "commands") and arguments:  # a command of a group, such as `token create`
+            command = command.commands[arguments.pop(0)]
         options = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in arguments if word.startswith("--")} <= options, line
 
@@ -104,6 +115,8 @@ def test_every_field_of_a_definition_is_explained() -> None:
         "early_stopping": EarlyStopping,
         "search": Search,
         "confirm": Confirm,
+        "requires": Requires,
+        "limits": Limits,
     }
     plain = [name for name in StudyDefinition.model_fields if name not in parts]
     fields = [*plain, *(f"{name}.{field}" for name, part in parts.items() for field in part.model_fields)]
