@@ -10,7 +10,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from arena_cli import tables
+from studies.protocol import Device, ReportRequest, TaskView, TrialReport
 from studies.schedules import CATALOGUE
 from tests.cli.conftest import LR_ARENA, Arena, made_up, run, write_study
 from tests.service.support import Worker, small_study
@@ -276,6 +279,13 @@ def test_a_study_can_be_paused_resumed_and_cancelled(arena: Arena) -> None:
     assert "is cancelled" in result.stderr
 
 
+def test_a_drained_study_ends_by_itself(arena: Arena) -> None:
+    arena.client.submit(small_study(name="drained", tasks=["nobody-has-it"]))
+    assert "drained: draining, 4/4 trials" in arena.run("drain", "drained").stdout
+    watched = arena.run("watch", "drained")
+    assert (watched.exit_code, watched.stdout.splitlines()[-1]) == (0, "study drained: finished")
+
+
 # --- what there is
 
 
@@ -297,6 +307,34 @@ def test_tasks_and_workers_are_listed_once_a_worker_has_asked(arena: Arena, fini
     assert f"finisher-of-{finished}" in arena.run("workers").stdout
 
 
+def test_a_workers_labels_and_gpus_are_shown_and_why_it_is_given_nothing(arena: Arena) -> None:
+    definition = small_study(name="for-one-worker", requires={"labels": {"rack": "b7"}})
+    arena.client.submit(definition)
+    worker = Worker(arena.client, id="broken-node", labels={"rack": "b7", "gpu": "h200"})
+    gpu = Device(index=3, name="NVIDIA H200", memory_total_bytes=140 * 2**30, memory_used_bytes=3 * 2**29)
+    for number in range(3):
+        (trial,) = worker.claim(wait_seconds=10)
+        part = TrialReport(trial_id=trial.trial_id, token=trial.token)
+        arena.client.report(ReportRequest(worker_id=worker.id, trials=[part], devices=[gpu]))
+        worker.release(trial, "crashed", reason=f"no GPU, try {number}")
+    arena.client.cancel("for-one-worker")
+    text = arena.run("workers").stdout
+    (line,) = [line for line in text.splitlines() if line.split()[:1] == ["broken-node"]]
+    assert "rack=b7" in text
+    assert "gpu=h200" in text
+    assert "3 NVIDIA H200, 1.5/140.0 GiB" in line
+    (barred,) = [line for line in text.splitlines() if line.startswith("! broken-node is given no trials until")]
+    assert barred.endswith("its last 3 attempts failed at once, the latest: no GPU, try 2")
+
+
+def test_a_task_that_others_announce_with_other_data_or_code_is_flagged() -> None:
+    task = TaskView(name="mine", metric="val_loss", direction="minimize", workers=1, reasons=[], conflicting=True)
+    console = Console(width=200, file=io.StringIO(), record=True)
+    console.print(tables.tasks_table([task, task.model_copy(update={"name": "fine", "conflicting": False})]))
+    lines = console.export_text().splitlines()
+    assert [line.split()[0] for line in lines if "other data or code" in line] == ["mine"]
+
+
 # --- the program itself
 
 
@@ -313,6 +351,7 @@ def test_the_program_prints_its_version_and_its_commands() -> None:
         "winner",
         "studies",
         "trials",
+        "drain",
         "cancel",
         "schedules",
     ):

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import text
 
+from service.database import reading
 from studies.errors import Refused
 from studies.protocol import Assignment, LeaderboardEntry
 from studies.tasks import BUILT_IN_TASKS
@@ -128,12 +129,13 @@ def test_studies_that_judge_by_another_metric_are_left_out_and_it_is_said(servic
 
 
 def rows(service: Service, sql: str) -> list[dict[str, Any]]:
-    connection = sqlite3.connect(service.engine.url.database or "")
-    connection.row_factory = sqlite3.Row
-    try:
-        return [dict(row) for row in connection.execute(sql)]
-    finally:
-        connection.close()
+    with reading(service.engine) as connection:
+        return [dict(row) for row in connection.execute(text(sql)).mappings()]
+
+
+def from_json(value: Any) -> Any:
+    """A JSON column of a view: text in SQLite, which the driver of PostgreSQL has read already."""
+    return json.loads(value) if isinstance(value, str) else value
 
 
 def test_which_schedule_won_on_each_task_is_one_select(service: Service) -> None:
@@ -192,9 +194,7 @@ def test_the_view_says_what_the_api_says(service: Service, worker: Worker, finis
         assert row["mean_best"] == pytest.approx(entry.best_epoch.mean)
         assert row["mean_last"] == pytest.approx(entry.last_epoch.mean)
         assert row["train_seconds"] == pytest.approx(entry.train_seconds)
-        assert (None if row["params"] is None else json.loads(row["params"])) == (
-            None if entry.params is None else entry.params.model_dump(mode="json")
-        )
+        assert from_json(row["params"]) == (None if entry.params is None else entry.params.model_dump(mode="json"))
 
 
 def test_trials_and_epochs_have_views(service: Service, worker: Worker) -> None:

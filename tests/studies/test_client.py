@@ -46,6 +46,7 @@ class Script:
     status: int = 200
     body: Any = None
     answer: Callable[[Request], Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
     asked: list[Request] = field(default_factory=list)
 
     def reply(self, request: Request) -> tuple[int, bytes]:
@@ -65,6 +66,8 @@ def server() -> Iterator[Script]:
             body = json.loads(text) if text else None
             status, answer = script.reply(Request(self.command, parts.path, parse_qs(parts.query), body))
             self.send_response(status)
+            for name, value in script.headers.items():
+                self.send_header(name, value)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
@@ -313,7 +316,22 @@ def test_report_sends_epochs_and_null_for_what_is_no_number(server: Script, clie
                 ],
             }
         ],
+        "devices": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [("7", 7.0), ("0", 0.0), (None, None), ("soon", None), ("Fri, 31 Dec 1999 23:59:59 GMT", None)],
+)
+def test_how_long_a_refusal_asks_to_wait_is_passed_on(
+    server: Script, client: Client, header: str | None, seconds: float | None
+) -> None:
+    server.status, server.body = 503, {"detail": "the database is away"}
+    server.headers = {} if header is None else {"Retry-After": header}
+    with pytest.raises(Refused, match="the database is away") as caught:
+        client.workers()
+    assert caught.value.retry_after_seconds == seconds
 
 
 # --- pages
