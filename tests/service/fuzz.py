@@ -29,6 +29,7 @@ from tests.service.support import Service, run_service, run_to_end
 
 CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 HOOKS = "tests.service.fuzz_hooks"
+ROOT = Path(__file__).parents[2]
 PHASES = ("coverage", "fuzzing", "stateful")
 NIGHTLY_CASES = 100
 
@@ -65,7 +66,7 @@ def fuzz(database: str, cases: int, *, phases: Sequence[str] = PHASES, seed: int
             *("--generation-database", "none", *(["--seed", str(seed)] if seed is not None else [])),
         ]
         with tempfile.TemporaryDirectory() as folder:
-            environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS}
+            environment = {**os.environ, "SCHEMATHESIS_HOOKS": HOOKS, "PYTHONPATH": str(ROOT)}
             done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return Report(done.returncode, done.stdout + done.stderr, statuses)
 
