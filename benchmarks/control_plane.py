@@ -72,9 +72,11 @@ class Connection:
         self._port = port
 
     async def open(self) -> None:
+        """Connect."""
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The answer to a request; raises RuntimeError if it is an error."""
         text = json.dumps(body).encode()
         head = f"POST /api/v1{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         self._writer.write(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -19,7 +20,10 @@ from service.routes import boards, catalogue, health, studies, trials, work
 from service.settings import Settings
 from service.state import Arena
 from studies.definition import StudyDefinition
+from studies.errors import DatabaseAway
 from studies.protocol import API_PREFIX
+
+log = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
@@ -31,7 +35,10 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         engine = open_database(settings.database)
-        migrate(engine)
+        try:
+            migrate(engine)
+        except DatabaseAway as error:  # `serve` has migrated before; until it is back requests are answered 503
+            log.warning("starting without the database: %s", error)
         app.state.tokens = Tokens(engine)
         app.state.arena = Arena.over(settings, engine, clock)
         yield

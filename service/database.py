@@ -25,7 +25,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from studies.errors import DatabaseError
+from studies.errors import DatabaseAway, DatabaseError
 
 BUSY_TIMEOUT_SECONDS = 30
 CONNECT_SECONDS = 5
@@ -94,7 +94,8 @@ def _open_postgresql(url: URL) -> Engine:
 def migrate(engine: Engine) -> None:
     """Bring the schema to this release's, from nothing or from any earlier one.
 
-    Raises DatabaseError if the database cannot be opened, is too old a PostgreSQL, or was made by a newer release.
+    Raises DatabaseAway if the database cannot be opened, and DatabaseError if it is too old a PostgreSQL or was made by
+    a newer release.
     """
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS))
@@ -114,7 +115,7 @@ def migrate(engine: Engine) -> None:
                 if engine.dialect.name == "sqlite":
                     _check_references(connection)
     except OperationalError as error:
-        raise DatabaseError(f"the database {engine.url} cannot be opened: {error.orig}") from error
+        raise DatabaseAway(f"the database {engine.url} cannot be opened: {error.orig}") from error
 
 
 @cache

@@ -20,6 +20,7 @@ ArenaError
 ├── CheckpointError        the operator of a worker: a checkpoint, or the folder for them, cannot be used
 ├── ModelError             the operator of a worker, or whoever wants a model: it cannot be kept, or fetched
 ├── DatabaseError          the operator: the database cannot be used as asked
+│   └── DatabaseAway         it cannot be reached, perhaps for now only
 ├── UnsafeBinding          the operator: the service would be open to the network without tokens
 └── ServiceError           the caller of the client
     ├── Unreachable          no answer from the service
@@ -150,6 +151,10 @@ class ModelError(ArenaError):
 
 class DatabaseError(ArenaError):
     """The database cannot be used as asked."""
+
+
+class DatabaseAway(DatabaseError):
+    """The database cannot be reached or opened; it may be there later."""
 
 
 class UnsafeBinding(ArenaError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -14,13 +15,14 @@ import httpx
 import pytest
 from sqlalchemy import select, text
 
-from service.database import reading
+from service import queue
+from service.database import reading, writing
 from service.tables import attempts, trials
 from studies.client import Client
 from studies.errors import Refused
 from studies.trial import TERMINAL
 from tests.databases import Databases
-from tests.service.support import MovableClock, Service, Worker, run_service, small_study
+from tests.service.support import LEASE_SECONDS, MovableClock, Service, Worker, run_service, small_study
 
 
 @pytest.fixture
@@ -126,6 +128,33 @@ def test_whatever_is_asked_at_once_nothing_waits_for_itself(pair: tuple[Service,
     for client in clients:
         client.close()
     check(pair[0], names)
+
+
+def test_a_result_that_meets_the_expiry_of_its_lease_is_stored_or_refused(pair: tuple[Service, Service]) -> None:
+    """It waits for the trial's row while the lease expires, and then must see the attempt as it has become."""
+    service = pair[0]
+    service.submit(schedules=["constant"])
+    worker = Worker(service.client)
+    trial = worker.next(service)
+    service.clock.advance(LEASE_SECONDS + 1)
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+
+    def expire_slowly() -> None:
+        with writing(service.engine) as connection:
+            assert queue.expire(connection, service.clock()) == 1
+            begun.set()
+            while not connection.execute(waiting).scalar_one():
+                time.sleep(0.01)
+
+    def finish() -> None:
+        begun.wait(20)
+        assert worker.finish(trial).status == 200
+
+    begun = threading.Event()
+    side_by_side(expire_slowly, finish)
+    found = service.client.trial(trial.trial_id)
+    assert (found.state, found.value) == ("completed", 0.5)
+    assert [attempt.end for attempt in found.history] == ["completed"]
 
 
 def check(service: Service, names: Sequence[str]) -> None:

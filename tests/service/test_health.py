@@ -45,7 +45,8 @@ def away(served: Served, database: str, databases: Databases) -> Iterator[None]:
     url = make_url(database)
     if url.get_backend_name() == "sqlite":
         file = Path(str(url.database))
-        served.app.state.arena.engine.dispose()  # else it holds the file open
+        if hasattr(served.app.state, "arena"):
+            served.app.state.arena.engine.dispose()  # else it holds the file open
         file.rename(file.with_suffix(".moved"))
         file.mkdir()
         yield
@@ -58,6 +59,22 @@ def away(served: Served, database: str, databases: Databases) -> Iterator[None]:
     )
     yield
     databases.postgresql.execute(f"ALTER DATABASE {url.database} ALLOW_CONNECTIONS true")
+
+
+def test_a_web_process_that_starts_without_its_database_serves_as_soon_as_it_is_there(
+    database: str, databases: Databases
+) -> None:
+    """As one does that was killed while the database was away."""
+    with asyncio.Runner() as runner:
+        served = Served(database, runner)
+        lifespan = served.app.router.lifespan_context(served.app)
+        with away(served, database, databases):
+            runner.run(lifespan.__aenter__())
+            assert served.get("/healthz").status_code == 200
+            assert is_refused(served.get("/readyz"))
+        assert served.get("/readyz").json() == {"status": "ok"}
+        assert served.get("/api/v1/studies").json() == []
+        runner.run(lifespan.__aexit__(None, None, None))
 
 
 def is_refused(answer: httpx.Response) -> bool:

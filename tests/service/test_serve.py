@@ -34,9 +34,7 @@ sys.exit(serve("127.0.0.1", 0, Settings(sys.argv[1]), lambda url: print(url, flu
 
 class Served:
     def __init__(self, database: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, database], stdout=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen([sys.executable, "-c", PROGRAM, database], stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
 
