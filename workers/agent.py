@@ -60,7 +60,7 @@ from workers.pipe import (
     TrainerMessage,
     Unusable,
 )
-from workers.process import STACK_BYTES, TrainingProcess
+from workers.process import PRINTED_BYTES, TrainingProcess
 from workers.side_thread import SideThreadFailed
 from workers.signals import told_of_signals
 
@@ -348,7 +348,7 @@ class _Agent:
             if slot.hung:
                 slot.kill_at = math.inf
                 # Before it is dead: a process that waits for a device in the kernel may never be.
-                self._give_up_run(slot, slot.hung, slot.process.log_end(STACK_BYTES))
+                self._give_up_run(slot, slot.hung, slot.process.log_end())
                 slot.process.send_kill()
                 continue
             if slot.ready:
@@ -511,7 +511,7 @@ class _Agent:
             self._release(run, "preempted", "the worker was told to end")
             return
         if isinstance(message, Raised):
-            printed = "" if slot.process is None else slot.process.log_end()
+            printed = "" if slot.process is None else slot.process.log_end(PRINTED_BYTES)
             self._release(run, "crashed", message.reason, "\n".join(filter(None, [printed, message.traceback])))
             return
         if run.checkpoint is not None:

@@ -22,10 +22,10 @@ from workers.pipe import TRAINER_MESSAGES, Pipe, TrainerMessage
 
 log = logging.getLogger(__name__)
 
-LOG_END_BYTES = 4096
-"""How much of the log's end is kept of a process that has died."""
-STACK_BYTES = 16_384
-"""How much is kept of a process that has written down where it hangs: a hundred lines of a hundred calls and more."""
+PRINTED_BYTES = 4096
+"""How much of the log's end is kept beside an exception, which has its own traceback."""
+LOG_END_BYTES = 16_384
+"""How much is kept of a process that has died or hangs: it may have written down a hundred calls of its stack."""
 EXIT_SECONDS = 5.0
 """How long a process that has closed its pipe, or was killed, may take to exit."""
 STACK_SIGNAL = signal.SIGUSR1

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from arena_cli.app import app
 from studies.client import Client
 from studies.trial import TrialState
-from tests.end_to_end import tiny_task
-from tests.end_to_end.conftest import run_to_end
+from tests.end_to_end.conftest import TINY_TASK, run_to_end
+from workers.tasks import load
 
 # Keras 3.15 turns a variable into an array in a way that NumPy 2.4 warns about.
 pytestmark = [
@@ -48,7 +48,7 @@ def test_the_best_confirmed_model_comes_home_with_its_test_score(arena: Client, 
             app, ["model", name, "--schedule", model.schedule, "-o", str(target), "--force", "--server", arena.url]
         )
         assert done.exit_code == 0, done.output
-        inputs, targets = tiny_task.tiny_line().test[:2]
+        inputs, targets = load([str(TINY_TASK)])["tiny-line"]().test[:2]
         predicted = keras.saving.load_model(target).predict(inputs, verbose=0)
         assert float(np.mean((predicted - targets) ** 2)) == pytest.approx(model.test_value, rel=1e-4)
         folder = Path(model.model.address.removeprefix("file://")).parent

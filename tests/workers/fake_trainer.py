@@ -114,7 +114,7 @@ def run(pipe: Pipe, assignment: Assignment, commands: "queue.SimpleQueue[AgentMe
         pipe.send(Ended(token=token, outcome="failed", reason="the objective is not reported"))
         return False
     if assignment.task == "prints-and-exits":
-        print("x" * 10_000 + " the last words", flush=True)
+        print("x" * 30_000 + " the last words", flush=True)
         os._exit(3)
     if assignment.phase == "range_test":
         curve = RangeCurve(rates=[0.1, 1.0], losses=[2.0, None], smoothed=[2.0, None])

@@ -220,7 +220,7 @@ def test_a_training_process_that_exits_leaves_its_last_words(served: ServiceDoub
     release = served.release_of(trial)
     assert (release.cause, release.reason) == ("crashed", "the training process exited with code 3")
     assert release.log_end.endswith("xxx the last words\n")
-    assert len(release.log_end) == 4096
+    assert len(release.log_end) == 16_384
     served.offer(following)
     served.result_of(following)
 
