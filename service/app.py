@@ -15,6 +15,7 @@ from service import errors
 from service.auth import scope_of
 from service.clock import Clock, system_clock
 from service.database import migrate, open_database
+from service.fast_path import FastPath
 from service.gate import Gate, Tokens
 from service.routes import boards, catalogue, health, studies, trials, work
 from service.settings import Settings
@@ -42,7 +43,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         app.state.tokens = Tokens(engine)
         app.state.arena = Arena.over(settings, engine, clock)
         yield
-        await app.state.arena.ready.close()
+        await app.state.arena.close()
         engine.dispose()
 
     app = _Application(
@@ -56,6 +57,7 @@ def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
         redoc_url=None,
     )
     errors.install(app)
+    app.add_middleware(FastPath, router=work.router, prefix=API_PREFIX)
     app.add_middleware(Gate, clock=clock)
     app.include_router(health.router)
     for module in (studies, trials, boards, catalogue, work):

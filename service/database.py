@@ -20,7 +20,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, Table, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, Insert, Table, event, make_url, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -36,6 +36,8 @@ POOL_SIZE = 50
 """More than the threads that a web process answers requests with."""
 OLDEST_POSTGRESQL = 14
 _CHUNK_ROWS = 5_000
+_MANY_ROWS = 1_000
+"""After so many new rows PostgreSQL is told to look at a table: plans that it has made for a few rows read it whole."""
 _MIGRATIONS = Path(__file__).parent / "migrations"
 _MIGRATING = 7_232_917_001
 """The advisory lock of PostgreSQL that services which start side by side take to migrate one after another."""
@@ -140,6 +142,11 @@ def is_away(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and error.connection_invalidated
 
 
+def without_statement(error: Exception) -> str:
+    """What a database says, without the statement that it says it of."""
+    return str(error.orig).strip() if isinstance(error, DBAPIError) else str(error)
+
+
 @contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
     """A transaction that sees one state of the database and changes nothing."""
@@ -207,8 +214,19 @@ def _check_references(connection: Connection) -> None:
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert rows, leaving those alone whose key is there already."""
-    if rows:
-        connection.execute(new_rows(connection, table), list(rows))
+    _insert(connection, new_rows(connection, table), rows)
+
+
+def insert(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert a few rows."""
+    _insert(connection, table.insert(), rows)
+
+
+def _insert(connection: Connection, statement: Insert, rows: Sequence[Mapping[str, Any]]) -> None:
+    if len(rows) == 1:  # several are a matter of a cursor's `executemany`, which is slower for one
+        connection.execute(statement, rows[0])
+    elif rows:
+        connection.execute(statement, list(rows))
 
 
 def insert_many(connection: Connection, table: Table, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -232,6 +250,8 @@ def _copy(connection: Connection, table: Table, rows: Iterator[Mapping[str, Any]
         with cursor.copy(statement) as copy:
             for row in chain([first], rows):
                 copy.write_row([row[name] for name in first])
+        if cursor.rowcount >= _MANY_ROWS:
+            cursor.execute(f"ANALYZE (SKIP_LOCKED) {table.name}")
     finally:
         cursor.close()
 
@@ -267,6 +287,8 @@ class ChangeSignal:
         """True at first, and whenever another connection has committed since."""
         if self._connection is None:
             self._connection = self._engine.connect()
+            if self._engine.dialect.name == "postgresql":
+                self._connection.execution_options(isolation_level="AUTOCOMMIT")  # one way there and back, not three
         try:
             now = self._connection.exec_driver_sql(_STATE_OF_DATA[self._engine.dialect.name]).scalar_one()
             self._connection.rollback()

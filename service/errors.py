@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
-from service.database import is_away
+from service.database import is_away, without_statement
 from service.headers import SAFE
 from studies.errors import ArenaError, Conflict, InvalidInput, NotFound
 from studies.protocol import Problem
@@ -69,12 +69,17 @@ def responses(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
 
 def install(app: FastAPI) -> None:
     """Render every error of the app as a problem."""
-    app.add_exception_handler(ArenaError, _arena_error)
-    app.add_exception_handler(RequestValidationError, _invalid_request)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(DBAPIError, _database_error)
-    app.add_exception_handler(PoolTimeout, _database_away)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     app.add_exception_handler(Exception, _our_fault)
+
+
+def answer_to(request: Request, error: Exception) -> Response:
+    """The problem that an error is rendered as; raises it if it is a fault of the service."""
+    for kind, handler in _HANDLERS.items():
+        if isinstance(error, kind):
+            return handler(request, error)
+    raise error
 
 
 def problem(status: HTTPStatus, detail: str, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
@@ -133,7 +138,7 @@ def _methods_of(request: Request) -> list[str]:
 
 def database_away(error: Exception) -> Response:
     """The answer where the database is busy or away."""
-    log.warning("the database is busy or away: %s", error)
+    log.warning("the database is busy or away: %s", without_statement(error))
     return problem(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "the database is busy or away; send the same request again, a repetition does no harm",
@@ -154,6 +159,15 @@ def _database_away(_request: Request, error: Exception) -> Response:
 def _our_fault(_request: Request, _error: Exception) -> Response:
     # The server logs the traceback. This answer alone is made outside the gate, which gives the others their headers.
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a fault of the service; its log says more", SAFE)
+
+
+_HANDLERS: Mapping[type[Exception], Callable[[Request, Exception], Response]] = {
+    ArenaError: _arena_error,
+    RequestValidationError: _invalid_request,
+    HTTPException: _http_error,
+    DBAPIError: _database_error,
+    PoolTimeout: _database_away,
+}
 
 
 def _count(n: int) -> str:

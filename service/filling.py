@@ -5,15 +5,27 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    and_,
+    bindparam,
+    exists,
+    func,
+    or_,
+    select,
+    union_all,
+    update,
+)
 
 from service import roster
 from service.clock import Instant
-from service.queue import ready_groups
+from service.queue import ready_groups, required_labels
 from service.roster import Asking
-from service.sharing import Planned, Share, Slots, share_out, unserved
-from service.tables import boards, requirements, studies, trials, workers
+from service.sharing import Planned, Share, Slots, looking_ahead, share_out, unserved
+from service.tables import boards, requirements, state_is, studies, trials, workers
 from studies.labels import as_pairs
 from studies.trial import TrialState
 
@@ -21,9 +33,12 @@ _PHASES = ("range_test", "search", "confirm")
 """Within a study, range tests are filled in first, since searches wait for them; confirm runs last."""
 
 
-def wanted(connection: Connection, now: Instant) -> list[Planned]:
-    """The planned trials to fill in: one for each free slot without a ready trial, as far as it can be served."""
-    slots = unserved(_free_slots(connection, now), ready_groups(connection))
+def wanted(connection: Connection, now: Instant, ahead: int = 0) -> list[Planned]:
+    """The planned trials to fill in: one for each free slot without a ready trial, as far as it can be served.
+
+    ahead: so many slots that are busy are counted as free.
+    """
+    slots = unserved(_free_slots(connection, now, ahead), ready_groups(connection))
     if not slots:
         return []
     plan = _Plan(connection, sum(worker.free for worker in slots))
@@ -31,52 +46,82 @@ def wanted(connection: Connection, now: Instant) -> list[Planned]:
     return plan.taken
 
 
-def _free_slots(connection: Connection, now: Instant) -> list[Slots]:
-    rows = connection.execute(
-        select(workers.c.fingerprints, workers.c.labels, workers.c.backend, workers.c.free_slots)
-        .where(
-            workers.c.last_seen_at >= roster.alive_since(now),
-            workers.c.free_slots > 0,
-            or_(workers.c.barred_until.is_(None), workers.c.barred_until <= now),
-        )
-        .order_by(workers.c.id)
+_ALIVE = (
+    select(workers.c.fingerprints, workers.c.labels, workers.c.backend, workers.c.free_slots, workers.c.slots)
+    .where(
+        workers.c.last_seen_at >= bindparam("since"),
+        or_(workers.c.barred_until.is_(None), workers.c.barred_until <= bindparam("now")),
     )
-    return [
+    .order_by(workers.c.id)
+)
+
+
+def _free_slots(connection: Connection, now: Instant, ahead: int) -> list[Slots]:
+    rows = connection.execute(_ALIVE, {"since": roster.alive_since(now), "now": now}).all()
+    slots = [
         Slots(Asking(frozenset(row.fingerprints.items()), frozenset(as_pairs(row.labels, row.backend))), row.free_slots)
         for row in rows
     ]
+    return looking_ahead(slots, [row.slots - row.free_slots for row in rows], ahead)
+
+
+_IN_USE = (
+    select(trials.c.study_id, func.count().label("n"))
+    .where(or_(state_is(TrialState.READY), state_is(TrialState.RUNNING)))
+    .group_by(trials.c.study_id)
+)
+_BOARDS = (
+    select(
+        boards.c.study_id,
+        boards.c.task,
+        boards.c.fingerprint,
+        boards.c.awaits_range_test,
+        studies.c.priority,
+        exists().where(requirements.c.study_id == boards.c.study_id).label("has_requirements"),
+    )
+    .join(studies, studies.c.id == boards.c.study_id)
+    .where(studies.c.state == "running", boards.c.metric.is_not(None), boards.c.fingerprint.is_not(None))
+    .order_by(boards.c.study_id, boards.c.position)
+)
 
 
 def _shares(connection: Connection, plan: _Plan) -> list[Share]:
-    in_use = {
-        row.study_id: row.n
-        for row in connection.execute(
-            select(trials.c.study_id, func.count().label("n"))
-            .where(or_(trials.c.state == TrialState.READY, trials.c.state == TrialState.RUNNING))
-            .group_by(trials.c.study_id)
-        )
-    }
-    labels: dict[int, set[str]] = {}
-    for row in connection.execute(
-        select(requirements).join(studies, studies.c.id == requirements.c.study_id).where(studies.c.state == "running")
-    ):
-        labels.setdefault(row.study_id, set()).add(row.label)
+    in_use = {row.study_id: row.n for row in connection.execute(_IN_USE)}
+    rows = connection.execute(_BOARDS).all()
+    labels = required_labels(connection, {row.study_id for row in rows if row.has_requirements})
     tasks: dict[int, list[tuple[str, str]]] = {}
-    priorities: dict[int, int] = {}
-    for row in connection.execute(
-        select(boards.c.study_id, boards.c.task, boards.c.fingerprint, boards.c.awaits_range_test, studies.c.priority)
-        .join(studies, studies.c.id == boards.c.study_id)
-        .where(studies.c.state == "running", boards.c.metric.is_not(None), boards.c.fingerprint.is_not(None))
-        .order_by(boards.c.study_id, boards.c.position)
-    ):
+    for row in rows:
         tasks.setdefault(row.study_id, []).append((row.task, row.fingerprint))
-        priorities[row.study_id] = row.priority
         if row.awaits_range_test:
             plan.awaiting.add((row.study_id, row.task))
     return [
-        Share(study_id, tasks[study_id], frozenset(labels.get(study_id, ())), priority, in_use.get(study_id, 0))
-        for study_id, priority in priorities.items()
+        Share(study_id, tasks[study_id], labels.get(study_id, frozenset()), priority, in_use.get(study_id, 0))
+        for study_id, priority in {row.study_id: row.priority for row in rows}.items()
     ]
+
+
+def _first_planned() -> CompoundSelect[Any]:
+    """The first planned trials of a board in each phase."""
+    columns = (
+        trials.c.id,
+        trials.c.lane,
+        trials.c.phase,
+        trials.c.number,
+        trials.c.configuration.is_not(None).label("configured"),
+    )
+    of_board = (trials.c.study_id == bindparam("study"), trials.c.task == bindparam("task"))
+    each = [
+        select(*columns)
+        .where(state_is(TrialState.PLANNED), *of_board, trials.c.phase == phase)
+        .order_by(trials.c.number, trials.c.id)
+        .limit(bindparam("most"))
+        .subquery(phase)
+        for phase in _PHASES
+    ]
+    return union_all(*(select(of_phase) for of_phase in each))
+
+
+_FIRST_PLANNED = _first_planned()
 
 
 @dataclass
@@ -102,28 +147,23 @@ class _Plan:
         self.taken.append(self._read[trial.study_id, trial.task].popleft())
 
     def _planned(self, study_id: int, task: str) -> deque[Planned]:
-        found: deque[Planned] = deque()
-        for turn, phase in enumerate(_PHASES[:1] if (study_id, task) in self.awaiting else _PHASES):
-            if len(found) >= self.most:
-                break
-            rows = self.connection.execute(
-                select(
-                    trials.c.id, trials.c.lane, trials.c.number, trials.c.configuration.is_not(None).label("configured")
-                )
-                .where(
-                    trials.c.state == TrialState.PLANNED,
-                    trials.c.study_id == study_id,
-                    trials.c.task == task,
-                    trials.c.phase == phase,
-                )
-                .order_by(trials.c.number, trials.c.id)
-                .limit(self.most)
+        rows = self.connection.execute(_FIRST_PLANNED, {"study": study_id, "task": task, "most": self.most})
+        allowed = _PHASES[:1] if (study_id, task) in self.awaiting else _PHASES
+        found = [
+            Planned(
+                row.id,
+                study_id,
+                task,
+                row.lane,
+                row.phase,
+                row.number,
+                bool(row.configured),
+                (_PHASES.index(row.phase), row.number, row.id),
             )
-            found += [
-                Planned(r.id, study_id, task, r.lane, phase, r.number, bool(r.configured), (turn, r.number, r.id))
-                for r in rows
-            ]
-        return found
+            for row in rows
+            if row.phase in allowed
+        ]
+        return deque(sorted(found, key=lambda trial: trial.turn)[: self.most])
 
 
 def unpinned(connection: Connection, now: Instant) -> Mapping[tuple[int, str], str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from starlette.datastructures import MutableHeaders
 from starlette.types import Message, Send
 
 SAFE: Mapping[str, str] = {
@@ -15,6 +14,7 @@ SAFE: Mapping[str, str] = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
+_SAFE = [(name.lower().encode(), value.encode()) for name, value in SAFE.items()]
 """A route that answers with a page of its own sets another Content-Security-Policy, which then stays."""
 
 
@@ -23,9 +23,9 @@ def with_safe_headers(send: Send) -> Send:
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            headers = MutableHeaders(scope=message)
-            for name, value in SAFE.items():
-                headers.setdefault(name, value)
+            headers = message.setdefault("headers", [])
+            present = {name.lower() for name, _ in headers}
+            message["headers"] = [*headers, *(header for header in _SAFE if header[0] not in present)]
         await send(message)
 
     return sending

@@ -1,4 +1,4 @@
-"""What does not change about a study, read once: a cache, since every message of a worker needs it."""
+"""What does not change about studies and leases, read once: a cache, since every message of a worker needs it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from sqlalchemy import Connection, select
 from service.tables import boards, studies
 from studies.definition import StudyDefinition, read_definition
 from studies.tasks import Direction
+from studies.trial import Phase
 
 LARGEST = 2_000
 """So many boards are kept; past it all are forgotten, and read again as they are needed."""
+LARGEST_LEASES = 20_000
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,33 @@ class Board:
     direction: Direction
 
 
+@dataclass(frozen=True)
+class Leased:
+    """What a token stands for, whatever becomes of the lease: one attempt at a trial."""
+
+    trial_id: int
+    attempt: int
+    phase: Phase
+    board: Board
+
+
 class Known:
-    """The boards that one process has met. Not for two databases. Any thread may ask."""
+    """The boards and leases that one process has met. Not for two databases. Any thread may ask."""
 
     def __init__(self) -> None:
         self._boards: dict[tuple[int, str], Board] = {}
+        self._leases: dict[str, Leased] = {}
+
+    def lease(self, trial_id: int, token: str) -> Leased | None:
+        """What a token stands for, if it was met, and was this trial's."""
+        found = self._leases.get(token)
+        return found if found is not None and found.trial_id == trial_id else None
+
+    def note(self, token: str, leased: Leased) -> None:
+        """Remember what a token stands for."""
+        if len(self._leases) >= LARGEST_LEASES:
+            self._leases.clear()
+        self._leases[token] = leased
 
     def board(self, connection: Connection, study_id: int, task: str) -> Board:
         """The board of a trial that has parameters: its metric is known then, and stays what it is."""

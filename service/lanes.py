@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Connection, select, true
+from sqlalchemy import Connection, bindparam, select, true
 
 from service.sampling import Past, Proposal, Sampler
 from service.tables import JOINT_LANE, arms, boards, studies, trials
@@ -85,39 +86,63 @@ class Lane:
             ),
         )
 
-    def catch_up(self, connection: Connection) -> None:
-        """Tell the sampler what has happened since; at first, all that has."""
-        study_id, task, lane = self.key
-        revision = int(connection.execute(select(studies.c.revision).where(studies.c.id == study_id)).scalar_one())
-        if revision == self.revision or not self.sampler.learns:
-            self.revision = revision
-            return
-        first = self.revision < 0
-        ended = trials.c.revision > self.revision
-        rows = connection.execute(
-            select(
-                trials.c.id,
-                trials.c.number,
-                trials.c.state,
-                trials.c.parameters,
-                trials.c.value,
-                trials.c.last_epoch,
-                trials.c.last_value,
-                arms.c.schedule,
+    def learn(self, row: Any) -> None:
+        """Tell the sampler of a trial that is open or has ended."""
+        last = None if row.last_epoch is None else (row.last_epoch, row.last_value)
+        proposal = Proposal(row.schedule, row.parameters)
+        self.sampler.learn(Past(row.id, row.number, proposal, TrialState(row.state), row.value, last))
+
+
+_SAMPLED = (
+    select(
+        trials.c.id,
+        trials.c.task,
+        trials.c.lane,
+        trials.c.number,
+        trials.c.state,
+        trials.c.parameters,
+        trials.c.value,
+        trials.c.last_epoch,
+        trials.c.last_value,
+        trials.c.revision,
+        arms.c.schedule,
+    )
+    .join(arms, arms.c.id == trials.c.arm_id)
+    .where(
+        trials.c.study_id == bindparam("study"),
+        trials.c.task.in_(bindparam("tasks", expanding=True)),
+        trials.c.lane.in_(bindparam("lanes", expanding=True)),
+        trials.c.phase == "search",
+        trials.c.parameters.is_not(None),
+    )
+    .order_by(trials.c.number)
+)
+_ENDED_SINCE = _SAMPLED.where(trials.c.revision > bindparam("seen"))
+
+
+def catch_up(connection: Connection, lanes: Iterable[Lane], revision: int) -> None:
+    """Tell the samplers of lanes of one study what has happened up to its revision; at first, all that has."""
+    for is_new, group in groupby(sorted(lanes, key=_is_new), key=_is_new):
+        behind = {lane.key: lane for lane in group if lane.revision != revision}
+        learning = [lane for lane in behind.values() if lane.sampler.learns]
+        if learning:
+            query = _SAMPLED if is_new else _ENDED_SINCE
+            rows = connection.execute(
+                query,
+                {
+                    "study": learning[0].key[0],
+                    "tasks": sorted({lane.key[1] for lane in learning}),
+                    "lanes": sorted({lane.key[2] for lane in learning}),
+                    "seen": min(lane.revision for lane in learning),
+                },
             )
-            .join(arms, arms.c.id == trials.c.arm_id)
-            .where(
-                trials.c.study_id == study_id,
-                trials.c.task == task,
-                trials.c.lane == lane,
-                trials.c.phase == "search",
-                trials.c.parameters.is_not(None),
-                (ended | trials.c.revision.is_(None)) if first else ended,
-            )
-            .order_by(trials.c.number)
-        )
-        for row in rows:
-            last = None if row.last_epoch is None else (row.last_epoch, row.last_value)
-            proposal = Proposal(row.schedule, row.parameters)
-            self.sampler.learn(Past(row.id, row.number, proposal, TrialState(row.state), row.value, last))
-        self.revision = revision
+            for row in rows:
+                lane = behind.get((learning[0].key[0], row.task, row.lane))
+                if lane is not None and (is_new or row.revision > lane.revision):
+                    lane.learn(row)
+        for lane in behind.values():
+            lane.revision = revision
+
+
+def _is_new(lane: Lane) -> bool:
+    return lane.revision < 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, and_, func, not_, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, func, or_, select, update
 
 from service import queue, range_tests
 from service.clock import Instant, iso
 from service.standings import best_search_trials
-from service.tables import arms, boards, epochs, studies, trials
+from service.tables import arms, boards, epochs, state_is, studies, trials
 from studies.definition import StudyDefinition
 from studies.leaderboard import best_search
 from studies.seeds import training_seed
@@ -20,20 +20,7 @@ _NOT_BEGUN = (TrialState.PLANNED, TrialState.READY)
 
 def is_due(connection: Connection, study_id: int, definition: StudyDefinition) -> bool:
     """Whether `advance` has anything to do for a study, found out by looking into indices alone."""
-    of_arm = trials.c.arm_id == arms.c.id
-    if definition.search.allocation == "equal":
-        searching = _any_open(of_arm, trials.c.phase == "search", trials.c.state.in_(sorted(OPEN)))
-    else:  # its open search trials belong to no arm yet
-        of_task = and_(trials.c.study_id == study_id, trials.c.task == arms.c.task, trials.c.phase == "search")
-        searching = or_(*(_any_open(of_task, trials.c.state == state) for state in sorted(OPEN)))
-    confirming = _any_open(of_arm, trials.c.phase == "confirm", trials.c.state.in_(sorted(OPEN)))
-    over = or_(
-        and_(arms.c.phase == "search", not_(searching)),
-        and_(arms.c.phase == "confirm", not_(confirming)),
-        arms.c.phase == "done",
-    )
-    query = select(arms.c.phase).where(arms.c.study_id == study_id, over)
-    ended = connection.execute(query).scalars().all()
+    ended = connection.execute(_ENDED[definition.search.allocation], {"study": study_id}).scalars().all()
     if any(phase != "done" for phase in ended) or len(ended) == _number_of_arms(definition):
         return True
     draining = select(studies.c.id).where(studies.c.id == study_id, studies.c.state == "draining")
@@ -46,8 +33,31 @@ def _number_of_arms(definition: StudyDefinition) -> int:
     return len(definition.tasks) * len(definition.schedules)
 
 
-def _any_open(*where: ColumnElement[bool]) -> ColumnElement[bool]:
-    return select(trials.c.id).where(*where).correlate(arms).exists()
+def _none_open(*where: ColumnElement[bool], first: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Whether no trial of an arm is open, looked up arm by arm in the index that ends with the column `first`.
+
+    PostgreSQL may read all trials for a NOT EXISTS, and for any one where most are open.
+    """
+    opened = [select(trials.c.id).where(*where, state_is(state)) for state in sorted(OPEN)]
+    return and_(*(one.order_by(first).limit(1).correlate(arms).scalar_subquery().is_(None) for one in opened))
+
+
+def _ended_arms(searched: ColumnElement[bool]) -> Select[Any]:
+    """The phases of the arms that `advance` may have something to do for; searched: whether its search is over."""
+    confirmed = _none_open(_OF_ARM, trials.c.phase == "confirm", first=trials.c.train_seconds)
+    over = or_(
+        and_(arms.c.phase == "search", searched), and_(arms.c.phase == "confirm", confirmed), arms.c.phase == "done"
+    )
+    return select(arms.c.phase).where(arms.c.study_id == bindparam("study"), over)
+
+
+_OF_ARM = trials.c.arm_id == arms.c.id
+_OF_TASK = and_(trials.c.study_id == arms.c.study_id, trials.c.task == arms.c.task)
+_ENDED = {
+    "equal": _ended_arms(_none_open(_OF_ARM, trials.c.phase == "search", first=trials.c.train_seconds)),
+    # Open search trials of `explore` belong to no arm yet.
+    "explore": _ended_arms(_none_open(_OF_TASK, trials.c.phase == "search", first=trials.c.number)),
+}
 
 
 def advance(connection: Connection, study_id: int, definition: StudyDefinition, now: Instant) -> bool:
@@ -81,9 +91,7 @@ def limits_reached(connection: Connection, now: Instant) -> dict[int, str]:
     A search whose trials have all begun needs no end.
     """
     searching = (trials.c.study_id == studies.c.id, trials.c.phase.in_(["range_test", "search"]))
-    left = or_(
-        *(select(trials.c.id).where(*searching, trials.c.state == state).exists() for state in sorted(_NOT_BEGUN))
-    )
+    left = or_(*(select(trials.c.id).where(*searching, state_is(state)).exists() for state in sorted(_NOT_BEGUN)))
     rows = connection.execute(
         select(studies.c.id, studies.c.deadline_at, studies.c.train_seconds).where(
             studies.c.state.in_(["running", "paused"]),
@@ -121,7 +129,7 @@ def trained_seconds(connection: Connection, study_id: int) -> float:
     running = (
         select(func.sum(epochs.c.seconds))
         .join(trials, and_(trials.c.id == epochs.c.trial_id, trials.c.attempt == epochs.c.attempt))
-        .where(trials.c.study_id == study_id, trials.c.state == TrialState.RUNNING)
+        .where(trials.c.study_id == study_id, state_is(TrialState.RUNNING))
     )
     return float(sum(connection.execute(query).scalar() or 0.0 for query in (ended, running)))
 

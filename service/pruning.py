@@ -15,12 +15,9 @@ from sqlalchemy import Connection, bindparam, select, text, update
 
 from service.clock import Instant
 from service.optuna_pruners import Arm
-from service.tables import arms, boards, studies, trials
+from service.tables import arms, boards, state_is, studies, trials
 from studies.definition import StudyDefinition, read_definition
 from studies.trial import TERMINAL, TrialState
-
-PRUNE_SECONDS = 0.2
-"""How often the director decides, at most: a trial goes on for so long in vain."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +76,6 @@ class Pruning:
     def __init__(self) -> None:
         self._studies: dict[int, _Study | None] = {}  # None: a study without a pruner
 
-    def forget(self) -> None:
-        """Begin anew from the rows: what was decided was perhaps not written, or another director leads."""
-        self._studies.clear()
-
     def decide(self, connection: Connection) -> list[Decision]:
         """Take in what has come since the last time; which running trials should end. Reads only."""
         revisions = self._open_studies(connection)
@@ -128,7 +121,7 @@ def mark(connection: Connection, decisions: Sequence[Decision]) -> None:
             .where(
                 trials.c.id == bindparam("trial"),
                 trials.c.attempt == bindparam("judged"),
-                trials.c.state == TrialState.RUNNING,
+                state_is(TrialState.RUNNING),
                 trials.c.stop_requested.is_(False),
             )
             .values(stop_requested=True, stop_reason=bindparam("why")),
@@ -183,8 +176,8 @@ _COLUMNS = (
 def _live(connection: Connection, study_ids: Sequence[int]) -> Sequence[Any]:
     """The search trials that run, and those that have run and wait for a worker again."""
     of_search = (trials.c.study_id.in_(study_ids), trials.c.phase == "search", trials.c.attempt > 0)
-    running = select(*_COLUMNS).where(trials.c.state == TrialState.RUNNING, *of_search)
-    waiting = select(*_COLUMNS).where(trials.c.state == TrialState.READY, *of_search)
+    running = select(*_COLUMNS).where(state_is(TrialState.RUNNING), *of_search)
+    waiting = select(*_COLUMNS).where(state_is(TrialState.READY), *of_search)
     return connection.execute(running.union_all(waiting)).all()
 
 
@@ -196,7 +189,7 @@ def _ended(connection: Connection, study: _Study) -> Sequence[Any]:
             trials.c.study_id == study.id,
             trials.c.phase == "search",
             trials.c.attempt > 0,
-            trials.c.state.in_(sorted(TERMINAL)),
+            state_is(*sorted(TERMINAL)),
             trials.c.revision > study.revision,
             trials.c.arm_id.in_(searched),
         )

@@ -20,6 +20,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     cast,
+    exists,
     func,
     not_,
     select,
@@ -30,9 +31,10 @@ from sqlalchemy.sql.dml import ReturningUpdate
 
 from service import history, roster
 from service.clock import SECOND, Instant
-from service.known import Board, Known
+from service.database import insert
+from service.known import Known, Leased
 from service.roster import Asking
-from service.tables import attempts, boards, requirements, studies, trials
+from service.tables import attempts, boards, requirements, state_is, studies, trials
 from studies.configuration import Configuration
 from studies.protocol import Answer, Assignment, ClaimRequest, TrialRelease
 from studies.trial import OPEN, AttemptCounts, AttemptEnd, Phase, TrialState
@@ -42,22 +44,18 @@ RENEWED_BELOW = 0.75
 
 
 @dataclass(frozen=True)
-class Held:
+class Held(Leased):
     """A trial as the sender of a message holds it; `live` is false where the lease has expired."""
 
-    trial_id: int
     study_id: int
     token: str
-    attempt: int
     worker_id: str
-    phase: Phase
     live: bool
     expires_at: Instant | None
     started_at: Instant
     counts: AttemptCounts
     stop_requested: bool
     stop_reason: str
-    board: Board
 
 
 # --- claim
@@ -88,8 +86,9 @@ def claim(connection: Connection, known: Known, request: ClaimRequest, now: Inst
     if not leased:
         return Claimed(None, arrived.barred)
     fingerprints = {task.name: task.fingerprint for task in request.tasks}
-    connection.execute(
-        attempts.insert(),
+    insert(
+        connection,
+        attempts,
         [
             {
                 "trial_id": row.id,
@@ -134,20 +133,19 @@ class Group:
 
 def ready_groups(connection: Connection) -> list[Group]:
     """All ready trials of studies that hand trials out, counted by what a worker needs for them."""
-    rows = connection.execute(
-        select(trials.c.study_id, trials.c.task, boards.c.fingerprint, func.count().label("number"))
-        .select_from(_ready_trials())
-        .where(_is_ready())
-        .group_by(trials.c.study_id, trials.c.task, boards.c.fingerprint)
-    ).all()
+    rows = connection.execute(_READY_GROUPS).all()
+    labels = required_labels(connection, {row.study_id for row in rows if row.has_requirements})
+    return [Group((row.task, row.fingerprint or ""), labels.get(row.study_id, frozenset()), row.number) for row in rows]
+
+
+def required_labels(connection: Connection, study_ids: Collection[int]) -> dict[int, frozenset[str]]:
+    """What studies ask of workers, as `key=value`; those that ask nothing are left out."""
+    if not study_ids:
+        return {}
     asked: dict[int, set[str]] = {}
-    if rows:
-        query = select(requirements).where(requirements.c.study_id.in_({row.study_id for row in rows}))
-        for row in connection.execute(query):
-            asked.setdefault(row.study_id, set()).add(row.label)
-    return [
-        Group((row.task, row.fingerprint or ""), frozenset(asked.get(row.study_id, ())), row.number) for row in rows
-    ]
+    for row in connection.execute(select(requirements).where(requirements.c.study_id.in_(study_ids))):
+        asked.setdefault(row.study_id, set()).add(row.label)
+    return {study_id: frozenset(labels) for study_id, labels in asked.items()}
 
 
 def _ready_trials() -> FromClause:
@@ -158,7 +156,7 @@ def _ready_trials() -> FromClause:
 
 def _is_ready() -> ColumnElement[bool]:
     # A draining study has no trials left but those that ran before; they may be run again.
-    return and_(trials.c.state == TrialState.READY, studies.c.state.in_(["running", "draining"]))
+    return and_(state_is(TrialState.READY), studies.c.state.in_(["running", "draining"]))
 
 
 def _lease_ready(connection: Connection, request: ClaimRequest, now: Instant, lease: int) -> Sequence[Any]:
@@ -193,7 +191,7 @@ _ASSIGNED = (
 _STILL_HELD = (
     select(*_ASSIGNED)
     .join(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
-    .where(_OF_REQUEST, trials.c.state == TrialState.RUNNING)
+    .where(_OF_REQUEST, state_is(TrialState.RUNNING))
     .order_by(trials.c.id)
 )
 
@@ -201,7 +199,7 @@ _STILL_HELD = (
 def _lease_statement() -> ReturningUpdate[Any]:
     running = (
         select(trials.c.study_id, func.count().label("number"))
-        .where(trials.c.state == TrialState.RUNNING)
+        .where(state_is(TrialState.RUNNING))
         .group_by(trials.c.study_id)
         .cte("running")
     )
@@ -220,7 +218,7 @@ def _lease_statement() -> ReturningUpdate[Any]:
     chosen = (
         select(trials.c.id)
         .join(turns, turns.c.id == trials.c.id)
-        .where(trials.c.state == TrialState.READY)
+        .where(state_is(TrialState.READY))
         .order_by(turns.c.priority.desc(), turns.c.turn, trials.c.ready_at, trials.c.id)
         .limit(bindparam("slots"))
         .with_for_update(of=trials, skip_locked=True)
@@ -229,7 +227,7 @@ def _lease_statement() -> ReturningUpdate[Any]:
     )
     return (
         update(trials)
-        .where(trials.c.id.in_(select(chosen.c.id)), trials.c.state == TrialState.READY)
+        .where(trials.c.id.in_(select(chosen.c.id)), state_is(TrialState.READY))
         .values(
             state=TrialState.RUNNING,
             attempt=trials.c.attempt + 1,
@@ -246,10 +244,23 @@ def _lease_statement() -> ReturningUpdate[Any]:
 
 # Statements of the busiest routes are made once: to make one takes SQLAlchemy longer than to run it.
 _LEASE_READY = _lease_statement()
+_READY_GROUPS = (
+    select(
+        trials.c.study_id,
+        trials.c.task,
+        boards.c.fingerprint,
+        exists().where(requirements.c.study_id == trials.c.study_id).label("has_requirements"),
+        func.count().label("number"),
+    )
+    .select_from(_ready_trials())
+    .where(_is_ready())
+    .group_by(trials.c.study_id, trials.c.task, boards.c.fingerprint)
+)
 
 
 def _assignment(connection: Connection, known: Known, row: Any, now: Instant) -> Assignment:
     board = known.board(connection, row.study_id, row.task)
+    known.note(row.token, Leased(row.id, row.attempt, row.phase, board))
     configuration = Configuration.model_validate(row.configuration)
     return Assignment(
         trial_id=row.id,
@@ -328,20 +339,19 @@ def _held(connection: Connection, known: Known, trial_id: int, token: str, row: 
         return _stale(trial_id, "the lease is stale: the trial was leased anew since, or never under this token")
     expired = row.end == AttemptEnd.LOST and row.state == TrialState.READY
     if (row.end is None and row.state == TrialState.RUNNING) or expired:
+        leased = Leased(trial_id, row.attempt, row.phase, known.board(connection, row.study_id, row.task))
+        known.note(token, leased)
         return Held(
-            trial_id=trial_id,
+            **vars(leased),
             study_id=row.study_id,
             token=token,
-            attempt=row.attempt,
             worker_id=row.worker_id,
-            phase=row.phase,
             live=not expired,
             expires_at=row.lease_expires_at,
             started_at=row.started_at,
             counts=AttemptCounts(crashed=row.crashed, lost=row.lost, preempted=row.preempted),
             stop_requested=row.stop_requested,
             stop_reason=row.stop_reason,
-            board=known.board(connection, row.study_id, row.task),
         )
     if row.end == AttemptEnd.CANCELLED:
         return _stale(trial_id, "the study was cancelled", unwanted=True)
@@ -357,7 +367,12 @@ def _stale(trial_id: int, detail: str, *, unwanted: bool = False) -> Answer:
 
 def due_for_renewal(held: Held, now: Instant, lease: int) -> bool:
     """Whether a lease is to be renewed by a message that comes now: it has run for a while, or out."""
-    return not held.live or held.expires_at is None or held.expires_at - now < RENEWED_BELOW * lease
+    return not held.live or held.expires_at is None or held.expires_at < renewal_due_before(now, lease)
+
+
+def renewal_due_before(now: Instant, lease: int) -> Instant:
+    """Leases that expire before this are to be renewed by a message that comes now."""
+    return now + int(RENEWED_BELOW * lease)
 
 
 def renew(connection: Connection, held: Sequence[Held], now: Instant, lease: int) -> None:
@@ -409,7 +424,7 @@ def expire(connection: Connection, now: Instant) -> int:
             trials.c.lost,
             trials.c.preempted,
         )
-        .where(trials.c.state == TrialState.RUNNING, trials.c.lease_expires_at < now)
+        .where(state_is(TrialState.RUNNING), trials.c.lease_expires_at < now)
         .order_by(trials.c.id)
         .with_for_update(skip_locked=True)
     ).all()
@@ -425,7 +440,7 @@ def grant_grace(connection: Connection, now: Instant, lease: int) -> None:
     """After an outage of the service, give every lease its full length from now: workers could not renew."""
     connection.execute(
         update(trials)
-        .where(trials.c.state == TrialState.RUNNING, trials.c.lease_expires_at < now + lease)
+        .where(state_is(TrialState.RUNNING), trials.c.lease_expires_at < now + lease)
         .values(lease_expires_at=now + lease)
     )
 
@@ -494,10 +509,10 @@ def cancel(
     of_study = and_(
         trials.c.study_id == study_id,
         trials.c.finished_at.is_(None),
-        trials.c.state.in_(sorted(states)),
+        state_is(*sorted(states)),
         trials.c.phase.in_(sorted(phases)),
     )
-    running = select(trials.c.id).where(of_study, trials.c.state == TrialState.RUNNING)
+    running = select(trials.c.id).where(of_study, state_is(TrialState.RUNNING))
     connection.execute(
         update(attempts)
         .where(attempts.c.trial_id.in_(running), attempts.c.end.is_(None))

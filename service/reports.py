@@ -11,7 +11,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from service import faults, history, queue, roster
 from service.clock import Instant
 from service.database import insert_new
-from service.known import Known
+from service.known import Known, Leased
 from service.queue import Held
 from service.tables import attempts, epochs, late_results, trials
 from studies.errors import FieldError, InvalidMessage
@@ -120,8 +120,9 @@ def _after_attempts(connection: Connection, ended: Sequence[tuple[Held, str, str
     failed = [(h, reason) for h, end, reason in ended if end in failing]
     for study_id in sorted({h.study_id for h, _ in failed}):
         faults.judge(connection, study_id)
-    roster.free_slots(connection, Counter(h.worker_id for h, _, _ in ended))  # first: it locks all workers in order
-    roster.succeeded(connection, [h.worker_id for h, end, _ in ended if end not in failing | {AttemptEnd.PREEMPTED}])
+    succeeded = {h.worker_id for h, end, _ in ended if end not in failing | {AttemptEnd.PREEMPTED}}
+    # First, since it locks all workers in their order.
+    roster.free_slots(connection, Counter(h.worker_id for h, _, _ in ended), succeeded)
     for h, reason in failed:
         roster.failed(connection, h.worker_id, h.started_at, reason, now)
 
@@ -161,7 +162,12 @@ def _refusal(held: Held | Answer) -> Answer | None:
 def _answer(held: Held | Answer) -> Answer:
     if isinstance(held, Answer):
         return held
-    return Answer(trial_id=held.trial_id, status=200, command="stop" if held.stop_requested else "continue")
+    return answer(held.trial_id, stop=held.stop_requested)
+
+
+def answer(trial_id: int, *, stop: bool) -> Answer:
+    """The answer to epochs that were stored."""
+    return Answer(trial_id=trial_id, status=200, command="stop" if stop else "continue")
 
 
 def _done(held: Held | Answer) -> Answer:
@@ -170,36 +176,38 @@ def _done(held: Held | Answer) -> Answer:
 
 
 def _store_epochs(connection: Connection, held: Sequence[tuple[TrialReport | TrialResult, Held]], now: Instant) -> None:
-    rows = [
+    insert_new(connection, epochs, [row for item, h in held for row in epoch_rows(item, h, now)])
+
+
+def epoch_rows(item: TrialReport | TrialResult, leased: Leased, now: Instant) -> list[dict[str, Any]]:
+    """The epochs of a message as rows. Raises InvalidMessage for an epoch that cannot be this trial's."""
+    return [
         {
-            "trial_id": h.trial_id,
-            "attempt": h.attempt,
+            "trial_id": leased.trial_id,
+            "attempt": leased.attempt,
             "epoch": record.epoch,
-            "value": _finite(_objective(item, record, h)),
+            "value": _finite(_objective(item, record, leased)),
             "metrics": {name: _finite(value) for name, value in record.metrics.items()},
             "lr_first": record.lr_first,
             "lr_last": record.lr_last,
             "seconds": record.seconds,
             "reported_at": now,
         }
-        for item, h in held
         for record in item.epochs
     ]
-    insert_new(connection, epochs, rows)
 
 
-def _objective(item: TrialReport | TrialResult, record: EpochRecord, held: Held) -> float | None:
-    """The objective of an epoch. Raises InvalidMessage for an epoch that cannot be this trial's."""
+def _objective(item: TrialReport | TrialResult, record: EpochRecord, leased: Leased) -> float | None:
     where = f"trial {item.trial_id}, epoch {record.epoch}"
-    if held.phase == "range_test":
+    if leased.phase == "range_test":
         raise InvalidMessage([FieldError("epochs", record.epoch, f"{where}: a range test has no epochs")])
-    if record.epoch >= held.board.definition.epochs:
-        last = held.board.definition.epochs - 1
+    if record.epoch >= leased.board.definition.epochs:
+        last = leased.board.definition.epochs - 1
         raise InvalidMessage([FieldError("epochs.epoch", record.epoch, f"{where}: the study's last epoch is {last}")])
-    if held.board.metric not in record.metrics:
-        message = f"{where}: the study's objective {held.board.metric!r} must be among the metrics of every epoch"
+    if leased.board.metric not in record.metrics:
+        message = f"{where}: the study's objective {leased.board.metric!r} must be among the metrics of every epoch"
         raise InvalidMessage([FieldError("epochs.metrics", sorted(record.metrics), message)])
-    return record.metrics[held.board.metric]
+    return record.metrics[leased.board.metric]
 
 
 def _result(connection: Connection, item: TrialResult, held: Held) -> dict[str, Any]:

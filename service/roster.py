@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Integer, bindparam, case, func, select, updat
 
 from service.clock import SECOND, Instant, iso, iso_or_none
 from service.database import insert_new
-from service.tables import attempts, tasks, trials, workers
+from service.tables import attempts, state_is, tasks, trials, workers
 from studies.labels import as_pairs
 from studies.protocol import ClaimRequest, Device, WorkerView
 from studies.trial import TrialState
@@ -153,23 +153,17 @@ _FREE = workers.c.free_slots + bindparam("number", type_=Integer)
 _FREE_SLOTS = (
     update(workers).where(_WORKER).values(free_slots=case((workers.c.slots < _FREE, workers.c.slots), else_=_FREE))
 )
+_FREE_SLOTS_OF_A_SUCCESS = _FREE_SLOTS.values(failures=0, barred_until=None, barred_because="")
 
 
-def free_slots(connection: Connection, freed: Counter[str]) -> None:
-    """So many more slots of each worker have nothing to do: the director may fill in trials for them already."""
+def free_slots(connection: Connection, freed: Counter[str], succeeded: Collection[str]) -> None:
+    """So many more slots of each worker have nothing to do: the director may fill in trials for them already.
+
+    succeeded: workers with an attempt whose outcome is of the training itself: what failed before was not their fault.
+    """
     for worker_id, n in sorted(freed.items()):  # always locked in the same order
-        connection.execute(_FREE_SLOTS, {"worker": worker_id, "number": n})
-
-
-_SUCCEEDED = (
-    update(workers).where(_WORKER, workers.c.failures > 0).values(failures=0, barred_until=None, barred_because="")
-)
-
-
-def succeeded(connection: Connection, worker_ids: Iterable[str]) -> None:
-    """An attempt of each had an outcome of the training itself: what failed before was not the worker's fault."""
-    for worker_id in sorted(set(worker_ids)):
-        connection.execute(_SUCCEEDED, {"worker": worker_id})
+        query = _FREE_SLOTS_OF_A_SUCCESS if worker_id in succeeded else _FREE_SLOTS
+        connection.execute(query, {"worker": worker_id, "number": n})
 
 
 def failed(connection: Connection, worker_id: str, started_at: Instant, reason: str, now: Instant) -> None:
@@ -210,7 +204,7 @@ def list_workers(connection: Connection, now: Instant) -> list[WorkerView]:
     """The workers that have asked for trials, the last heard of first."""
     running: dict[str, list[int]] = {}
     for trial in connection.execute(
-        select(trials.c.worker_id, trials.c.id).where(trials.c.state == TrialState.RUNNING).order_by(trials.c.id)
+        select(trials.c.worker_id, trials.c.id).where(state_is(TrialState.RUNNING)).order_by(trials.c.id)
     ):
         running.setdefault(trial.worker_id, []).append(trial.id)
     lost = {

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
 from scipy.stats import qmc
 
@@ -27,6 +28,11 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 _SCHEDULE = "schedule"
 MAX_STARTUP_TRIALS = 10
 """TPE starts with random points: half of the search, but no more than Optuna's own number."""
+LONGEST_HISTORY = 200
+"""What TPE takes for a point grows with its history. Beyond this it is shown the best and the latest trials alone:"""
+SHOWN = 150
+SHOWN_BEST = 25
+"""as many as it takes for good ones at most. Of the others the oldest have the least weight in any case."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,30 @@ class Sampler:
         self._seed = seed
         self._parts = (task, lane)
         self._startup = min(MAX_STARTUP_TRIALS, max(1, size // 2))
+        self._maximize = direction == "maximize"
+        self._begin([])
+
+    def _begin(self, history: Sequence[tuple[int, FrozenTrial]]) -> None:
+        """Start an Optuna study with a history: trials by our ids."""
         self._storage = optuna.storages.InMemoryStorage()
-        self._study = optuna.create_study(storage=self._storage, direction=direction, pruner=optuna.pruners.NopPruner())
+        self._study = optuna.create_study(
+            storage=self._storage,
+            direction="maximize" if self._maximize else "minimize",
+            pruner=optuna.pruners.NopPruner(),
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            # constant_liar: points that run elsewhere are not proposed once more.
+            self._tpe = _TPE(n_startup_trials=self._startup, constant_liar=True)
+        self._study.sampler = self._tpe
         self._numbers: dict[int, int] = {}
+        for trial_id, trial in history:
+            self._add(trial_id, trial)
+        self._longest = len(history) + LONGEST_HISTORY - (SHOWN if history else 0)
+
+    def _add(self, trial_id: int, trial: FrozenTrial) -> None:
+        self._study.add_trial(trial)
+        self._numbers[trial_id] = len(self._study.get_trials(deepcopy=False)) - 1
 
     @property
     def learns(self) -> bool:
@@ -91,14 +118,14 @@ class Sampler:
         if self.name == "random":
             alone = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
             return suggest(self._space, alone.ask())
-        self._study.sampler = self._tpe(seed)
+        self._tpe.reseed(seed % 2**32)
         trial = self._study.ask()
         self._numbers[trial_id] = trial.number
         return suggest(self._space, trial)
 
     def forget(self, trial_id: int) -> None:
         """Take back a proposal that was not used."""
-        number = self._numbers.pop(trial_id, None)
+        number = self._numbers.get(trial_id)
         if number is not None:
             self._study.tell(number, state=OptunaState.FAIL)
 
@@ -120,19 +147,27 @@ class Sampler:
                 distributions=distributions,
                 intermediate_values=_reported(past),
             )
-            self._study.add_trial(frozen)
-            self._numbers[past.trial_id] = len(self._study.get_trials(deepcopy=False)) - 1
+            self._add(past.trial_id, frozen)
         elif state != OptunaState.RUNNING:
             number = self._numbers[past.trial_id]
             for step, reported in _reported(past).items():  # the storage has one study: a trial's id is its number
                 self._storage.set_trial_intermediate_value(number, step, reported)
             self._study.tell(number, value, state=state, skip_if_finished=True)
+        if len(self._numbers) > self._longest:
+            self._shorten()
 
-    def _tpe(self, seed: int) -> optuna.samplers.BaseSampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            # constant_liar: points that run elsewhere are not proposed once more.
-            return optuna.samplers.TPESampler(seed=seed % 2**32, n_startup_trials=self._startup, constant_liar=True)
+    def _shorten(self) -> None:
+        """Go on with the trials that are open, the best and the latest."""
+        trials = self._study.get_trials(deepcopy=False)
+        ids = {number: trial_id for trial_id, number in self._numbers.items()}
+        still_open = [trial for trial in trials if trial.state == OptunaState.RUNNING]
+        completed = [trial for trial in trials if trial.state == OptunaState.COMPLETE]
+        completed.sort(key=lambda trial: trial.value or 0.0, reverse=self._maximize)
+        best = completed[:SHOWN_BEST]
+        ended = completed[SHOWN_BEST:] + [trial for trial in trials if trial.state == OptunaState.PRUNED]
+        latest = sorted(ended, key=lambda trial: trial.number)[-(SHOWN - len(best)) :]
+        shown = sorted([*best, *latest, *still_open], key=lambda trial: trial.number)
+        self._begin([(ids[trial.number], trial) for trial in shown if trial.number in ids])
 
     def _quasi_random(self, number: int) -> Proposal:
         """Point `number` of a scrambled Sobol sequence; Owen's scrambling, seeded by the study alone.
@@ -149,6 +184,15 @@ class Sampler:
             schedule, values = self._space.at(point)
             return Proposal(schedule, values)
         return Proposal(self._space.schedule, self._space.at(point))
+
+
+class _TPE(optuna.samplers.TPESampler):
+    """Optuna's, kept for a whole search: a new one for each point would look through the whole history first."""
+
+    def reseed(self, seed: int) -> None:
+        """Go on as one that was made with this seed."""
+        self._rng.rng.seed(seed)
+        self._random_sampler._rng.rng.seed(seed)
 
 
 def suggest(space: FlatSpace | JointSpace, trial: optuna.Trial) -> Proposal:

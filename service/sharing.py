@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from service.queue import Group
 from service.roster import Asking
@@ -46,6 +47,28 @@ class Planned:
     number: int
     configured: bool
     turn: tuple[int, int, int]
+
+
+TURNS_AHEAD = 2
+
+
+def looking_ahead(slots: Sequence[Slots], busy: Sequence[int], ahead: int) -> list[Slots]:
+    """The free slots, and `ahead` more as if busy ones were free once or twice: one of each worker after the other.
+
+    >>> one, two = Slots(Asking.nothing(), 1), Slots(Asking.nothing(), 0)
+    >>> [worker.free for worker in looking_ahead([one, two], [3, 1], 5)]
+    [4, 2]
+    """
+    free, left = [worker.free for worker in slots], [TURNS_AHEAD * number for number in busy]
+    ahead = min(ahead, sum(left))
+    for place in cycle(range(len(slots))):
+        if not ahead:
+            return [Slots(worker.asking, number) for worker, number in zip(slots, free, strict=True) if number]
+        if left[place]:
+            free[place] += 1
+            left[place] -= 1
+            ahead -= 1
+    return []
 
 
 Next = Callable[[int, str], Planned | None]

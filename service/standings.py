@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, func, literal_column, select
 
 from service.registry import study_id
-from service.tables import arms, boards, epochs, studies, tasks, trials
+from service.tables import arms, boards, epochs, state_is, studies, tasks, trials
 from studies.configuration import Configuration
 from studies.definition import At, read_definition
 from studies.errors import NotFound
@@ -115,7 +115,7 @@ def _arm_results(connection: Connection, where: ColumnElement[bool]) -> list[Arm
         .where(
             trials.c.arm_id.in_(wanted),
             trials.c.phase == "confirm",
-            trials.c.state == TrialState.COMPLETED,
+            state_is(TrialState.COMPLETED),
         )
         .order_by(trials.c.number)
     ):
@@ -154,7 +154,7 @@ def _with_applied_rates(connection: Connection, results: Mapping[int, ArmResults
         .where(
             trials.c.arm_id.in_(asked),
             trials.c.phase == "confirm",
-            trials.c.state == TrialState.COMPLETED,
+            state_is(TrialState.COMPLETED),
         )
         .order_by(trials.c.number, epochs.c.epoch)
     ):
@@ -174,7 +174,7 @@ def best_search_trials(connection: Connection, arm_ids: Any) -> dict[int, Any]:
             .where(
                 trials.c.arm_id == of.c.id,
                 trials.c.phase == literal_column("'search'"),  # as the index has it
-                trials.c.state == literal_column("'completed'"),
+                state_is(TrialState.COMPLETED),
                 trials.c.value.is_not(None),
             )
             .order_by(trials.c.value.desc() if direction == "maximize" else trials.c.value, trials.c.number)

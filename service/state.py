@@ -17,6 +17,7 @@ from service import queue, reports
 from service.clock import Clock
 from service.known import Known
 from service.queue import Claimed
+from service.quick_reports import QuickReports
 from service.settings import Settings
 from service.together import Together
 from service.waiting import ReadyWatch
@@ -35,12 +36,14 @@ class Arena:
     reports: Together[ReportRequest, list[Answer]]
     results: Together[ResultRequest, list[Answer]]
     releases: Together[ReleaseRequest, list[Answer]]
+    quick: QuickReports
 
     @classmethod
     def over(cls, settings: Settings, engine: Engine, clock: Clock) -> Arena:
         """The state of a process that has just started."""
         known = Known()
         lease = settings.lease
+        quick = QuickReports(engine, known, clock, lease)
 
         def claim(connection: Connection, requests: Sequence[ClaimRequest]) -> Sequence[Claimed]:
             ordered = sorted(requests, key=lambda request: request.worker.id)  # rows are locked in this order
@@ -56,10 +59,23 @@ class Arena:
             clock,
             ReadyWatch(engine),
             Together(engine, claim, lambda request: [request.worker.id]),
-            Together(engine, lambda c, rs: reports.accept_reports(c, known, rs, clock(), lease), subjects),
+            Together(
+                engine,
+                lambda c, rs: reports.accept_reports(c, known, rs, clock(), lease),
+                subjects,
+                at_once=quick.accept,
+            ),
             Together(engine, lambda c, rs: reports.accept_results(c, known, rs, clock()), subjects),
             Together(engine, lambda c, rs: reports.accept_releases(c, known, rs, clock()), subjects),
+            quick,
         )
+
+    async def close(self) -> None:
+        """End what runs beside the requests."""
+        await self.ready.close()
+        for messages in (self.claims, self.reports, self.results, self.releases):
+            await messages.close()
+        self.quick.close()
 
 
 def arena(request: Request) -> Arena:

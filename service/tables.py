@@ -12,6 +12,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     Float,
     ForeignKey,
     ForeignKeyConstraint,
@@ -23,6 +24,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     false,
+    literal_column,
     text,
 )
 
@@ -206,6 +208,16 @@ for _state, _columns in {
 }.items():
     _where = text(f"state = '{_state}'")
     Index(f"ix_trials_{_state}", *_columns, sqlite_where=_where, postgresql_where=_where)
+
+
+def state_is(*states: TrialState) -> ColumnElement[bool]:
+    """Whether a trial is in one of these states, which are written into the statement rather than bound.
+
+    PostgreSQL plans a prepared statement for whatever may be bound, and has no use then for an index of one state.
+    """
+    written: list[ColumnElement[str]] = [literal_column(f"'{state}'") for state in states]
+    return trials.c.state == written[0] if len(written) == 1 else trials.c.state.in_(written)
+
 
 attempts = Table(
     "attempts",

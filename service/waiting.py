@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
-from service.database import ChangeSignal, is_away, reading
+from service.database import ChangeSignal, is_away, reading, without_statement
 from service.queue import Group, ready_groups
 from service.roster import Asking
 
@@ -86,7 +86,7 @@ class ReadyWatch:
                 if not is_away(error):
                     self._fail(error)
                     raise
-                log.warning("the database is busy or away, looking again: %s", error)
+                log.warning("the database is busy or away, looking again: %s", without_statement(error))
                 self._someone_came = True
                 await asyncio.sleep(AWAY_SECONDS)
                 continue

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, select
 
 from service import standings
-from service.tables import arms, attempts, epochs, studies, trials
+from service.tables import arms, attempts, epochs, state_is, studies, trials
 from studies.definition import read_definition
 from studies.errors import FieldError, InvalidMessage, NotFound, NoWinner
 from studies.protocol import Board, LeaderboardEntry
@@ -74,7 +74,7 @@ def _confirmed(connection: Connection, study_id: int, best: LeaderboardEntry) ->
             arms.c.task == best.task,
             arms.c.schedule == best.schedule,
             trials.c.phase == "confirm",
-            trials.c.state == TrialState.COMPLETED,
+            state_is(TrialState.COMPLETED),
         )
         .order_by(trials.c.number)
     ).all()

@@ -1,6 +1,7 @@
 """What workers ask and send: claims, reports, results, releases. Each of them may be sent twice.
 
-These routes are async, since they wait: for a trial, or for the transaction that many messages share.
+These routes are async, since they wait: for a trial, or for the transaction that many messages share. They take a
+message and the request alone, so that `service.fast_path` can call them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from service import journal
 from service.errors import problem, responses
 from service.reports import check_distinct
 from service.roster import Asking
-from service.state import ArenaState
+from service.state import arena
 from studies.protocol import (
     Answer,
     Answers,
@@ -38,15 +39,16 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/claims", response_model=ClaimResponse, responses=responses(HTTPStatus.UNPROCESSABLE_ENTITY))
-async def claim_trials(claim: ClaimRequest, state: ArenaState, request: Request) -> Response:
+async def claim_trials(claim: ClaimRequest, request: Request) -> Response:
     """Lease up to `slots` ready trials. Waits for the first one for up to `wait_seconds`.
 
     The same `request_id` again gives the same trials, as far as the worker still holds them. A worker whose last
     attempts all failed at once gets none for a while.
     """
+    state = arena(request)
     loop = asyncio.get_running_loop()
     deadline = loop.time() + claim.wait_seconds
-    while not await request.is_disconnected():  # else nobody is there to run what would be leased
+    while True:
         claimed = await state.claims.accept(claim)
         if claimed.trials is not None:
             journal.handed_out(claim, claimed.trials)
@@ -55,33 +57,35 @@ async def claim_trials(claim: ClaimRequest, state: ArenaState, request: Request)
         asking = Asking.nothing() if claimed.barred else Asking.of(claim)
         if left <= 0 or not await state.ready.wait(asking, left):
             break
+        if await request.is_disconnected():
+            break  # nobody is there to run what would be leased
     return _written(ClaimResponse(trials=[]))
 
 
 @router.post("/reports", response_model=Answers, responses=_ANSWERS)
-async def report_epochs(report: ReportRequest, state: ArenaState) -> Response:
+async def report_epochs(report: ReportRequest, request: Request) -> Response:
     """Store epochs and renew leases; without epochs, a heartbeat. The same report again changes nothing."""
     check_distinct(report)
-    return _answer(await state.reports.accept(report))
+    return _answer(await arena(request).reports.accept(report))
 
 
 @router.post("/results", response_model=Answers, responses=_ANSWERS)
-async def finish_trials(result: ResultRequest, state: ArenaState) -> Response:
+async def finish_trials(result: ResultRequest, request: Request) -> Response:
     """Finish trials. The same result again changes nothing and is answered as the first time.
 
     A result under a stale token is refused with 409, and kept with its trial.
     """
     check_distinct(result)
-    answers = await state.results.accept(result)
+    answers = await arena(request).results.accept(result)
     journal.given_back(result.worker_id, result.trials, answers)
     return _answer(answers)
 
 
 @router.post("/releases", response_model=Answers, responses=_ANSWERS)
-async def release_trials(release: ReleaseRequest, state: ArenaState) -> Response:
+async def release_trials(release: ReleaseRequest, request: Request) -> Response:
     """Hand trials back to the queue. The same release again changes nothing."""
     check_distinct(release)
-    answers = await state.releases.accept(release)
+    answers = await arena(request).releases.accept(release)
     journal.given_back(release.worker_id, release.trials, answers)
     return _answer(answers)
 

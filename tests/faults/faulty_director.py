@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import service.directing
-import service.director
+import service.leading
 from service.director import Director
 from service.settings import Settings
 from tests.faults.bombs import lay_in, pass_point
@@ -29,9 +29,9 @@ def named(name: str, step: Callable[..., Any]) -> Callable[..., Any]:
 
 def main(settings: Settings, bombs: str) -> None:
     lay_in(bombs)
-    service.director.LEAD_SECONDS = 2.0  # so that the next one takes over sooner
-    for name in ("_expire", "_fill", "_advance_phases"):
-        setattr(Director, name, named(name.strip("_").replace("_", "-"), getattr(Director, name)))
+    service.leading.LEAD_SECONDS = 2.0  # so that the next one takes over sooner
+    for name, step in {"_expire": "expire", "_write": "fill", "_advance_phases": "advance-phases"}.items():
+        setattr(Director, name, named(step, getattr(Director, name)))
     open_database = service.directing.open_database
 
     def with_points(url: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,8 +13,12 @@ from sqlalchemy import Engine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import service.app
+import service.roster
 import service.web
+from service.quick_reports import QuickReports
 from service.settings import Settings
+from service.together import Together
+from studies.protocol import ClaimRequest, ReleaseRequest, ReportRequest, ResultRequest
 from tests.faults.bombs import lay_in, pass_point
 
 _route: ContextVar[str] = ContextVar("route", default="none")
@@ -54,10 +59,43 @@ def with_points(engine: Engine) -> Engine:
     return engine
 
 
+_ROUTES: dict[object, str] = {
+    ClaimRequest: "claims",
+    ReportRequest: "reports",
+    ResultRequest: "results",
+    ReleaseRequest: "releases",
+}
+
+
+def by_message(replies: Callable[..., Any]) -> Callable[..., Any]:
+    """Messages that share a transaction are taken by a thread of their own, which does not know of the route."""
+
+    def run(self: Any, messages: Sequence[Any]) -> Any:
+        _route.set(_ROUTES[type(messages[0])])
+        return replies(self, messages)
+
+    return run
+
+
+def committing(store: Callable[..., Any]) -> Callable[..., Any]:
+    """The statement of most reports commits itself."""
+
+    def run(*arguments: Any) -> Any:
+        pass_point("web-reports-before-commit")
+        stored = store(*arguments)
+        pass_point("web-reports-after-commit")
+        return stored
+
+    return run
+
+
 def main(listener: socket.socket, settings: Settings, bombs: str) -> None:
     lay_in(bombs)
+    service.roster.FIRST_BAR_SECONDS = 1  # of a worker whose trainers die one after another
     open_database = service.app.open_database
     service.app.open_database = lambda url: with_points(open_database(url))
+    Together._replies = by_message(Together._replies)
+    QuickReports._store = committing(QuickReports._store)
     create_app = service.web.create_app
 
     def create(settings: Settings) -> FastAPI:

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import func, select, update
 
 from service.database import reading, writing
-from service.director import LEAD_SECONDS, Director, LeadLost
+from service.director import AHEAD_SECONDS, PACE_SECONDS, Director
 from service.lanes import Lane
+from service.leading import LEAD_SECONDS, Lead, LeadLost
+from service.queue import ready_groups
 from service.tables import director, trials
 from studies.protocol import Assignment, TrialView
 from studies.trial import TERMINAL, TrialState
@@ -240,7 +242,7 @@ def test_a_director_that_was_taken_for_dead_cannot_write(service: Service, worke
     service.director.step()
     with writing(service.engine) as connection:
         connection.execute(update(director).values(epoch=director.c.epoch + 1))
-    with pytest.raises(LeadLost), service.director._writing():
+    with pytest.raises(LeadLost), service.director._lead.writing():
         pytest.fail("the transaction must not begin")
     before = [trial.state for trial in service.client.trials("small")]
     worker.claim(1)
@@ -287,13 +289,13 @@ def test_a_study_that_is_cancelled_while_its_phase_is_looked_at_is_not_confirmed
 ) -> None:
     name = service.submit(schedules=["constant"], search={"trials_per_schedule": 1, "sampler": "random"})
     worker.finish(worker.next(service))
-    begin = Director._writing
+    begin = Lead.writing
 
-    def cancel_first(self: Director) -> Any:
+    def cancel_first(self: Lead) -> Any:
         service.client.cancel(name)
         return begin(self)
 
-    monkeypatch.setattr(Director, "_writing", cancel_first)
+    monkeypatch.setattr(Lead, "writing", cancel_first)
     service.director.step()
     assert {trial.phase for trial in service.client.trials(name)} == {"search"}
     assert service.study_state(name) == "cancelled"
@@ -331,16 +333,16 @@ def test_a_study_that_is_cancelled_while_a_point_is_sampled_harms_nobody(
 ) -> None:
     name = service.submit(search={"trials_per_schedule": 2, "sampler": sampler})
     worker.claim()
-    begin = Director._writing
+    begin = Lead.writing
 
-    def cancel_first(self: Director) -> Any:
+    def cancel_first(self: Lead) -> Any:
         service.client.cancel(name)
         return begin(self)
 
-    service.director._resolve_tasks(service.clock(), routine=True)
-    assert service.director._lead(service.clock())
-    monkeypatch.setattr(Director, "_writing", cancel_first)
-    service.director._fill(service.clock())
+    assert service.director._lead.hold(service.clock())
+    service.director._resolve_tasks(service.clock())
+    monkeypatch.setattr(Lead, "writing", cancel_first)
+    service.director._round(service.clock())
     assert {trial.state for trial in service.client.trials(name)} == {"cancelled"}
 
 
@@ -397,3 +399,40 @@ def test_a_task_that_was_mended_is_taken_as_announced_last(service: Service, wor
     worker.claim()
     name = service.submit(tasks=["own"])
     assert service.client.leaderboard(study=name).boards[0].direction == "minimize"
+
+
+def ready(service: Service) -> int:
+    with reading(service.engine) as connection:
+        return sum(group.number for group in ready_groups(connection))
+
+
+def test_at_a_slow_pace_there_are_as_many_ready_trials_as_free_slots(service: Service) -> None:
+    worker = Worker(service.client, slots=4)
+    service.submit(search={"trials_per_schedule": 100, "sampler": "random"})
+    for _ in range(10):
+        trial = worker.next(service)
+        service.director.step()
+        assert ready(service) == 0  # its other slots are not announced as free
+        service.clock.advance(1)
+        worker.finish(trial)
+        service.director.step()
+        assert ready(service) == 1
+        service.clock.advance(1)
+
+
+def test_at_a_high_pace_trials_are_ready_ahead_but_two_for_each_busy_slot_at_most(service: Service) -> None:
+    worker = Worker(service.client, slots=2)
+    service.submit(search={"trials_per_schedule": 200, "sampler": "random"})
+    for _ in range(int(PACE_SECONDS / AHEAD_SECONDS) * 4):  # in no time
+        worker.finish(worker.next(service))
+    held = worker.next(service)
+    service.director.step()
+    assert ready(service) == 4
+    worker.finish(held)
+    service.director.step()
+    assert ready(service) == 4  # one free slot and one that is busy need three; none is taken back
+    service.clock.advance(PACE_SECONDS + 1)
+    while worker.claim():
+        pass
+    service.director.step()
+    assert ready(service) == 2  # the free slots alone, now that the pace is slow

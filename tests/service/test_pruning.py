@@ -17,9 +17,11 @@ from sqlalchemy import select
 
 from service import pruning
 from service.database import reading, writing
-from service.director import LEAD_SECONDS, Director, LeadLost
+from service.director import Director
+from service.leading import LEAD_SECONDS, LeadLost
 from service.optuna_pruners import Arm
-from service.pruning import PRUNE_SECONDS, Decision, mark
+from service.pruning import Decision, mark
+from service.stopping import PRUNE_SECONDS
 from service.tables import trials
 from studies.definition import read_definition
 from studies.protocol import Assignment, EpochRecord, ReportRequest, TrialReport

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import optuna
 import pytest
 from scipy.stats import kstest, loguniform, qmc
 
-from service.sampling import Past, Proposal, Sampler
+from service.sampling import LONGEST_HISTORY, Past, Proposal, Sampler
 from studies.definition import SamplerName, StudyDefinition
 from studies.seeds import derive
 from studies.space import Choice, Fixed, FlatSpace, JointSpace, Range
@@ -207,3 +208,19 @@ def test_tpe_ranks_pruned_trials_by_their_last_epochs_as_plain_optuna_does(best_
     expected = plain.ask().suggest_float("learning_rate", 0.001, 1.0, log=True)
     assert lasting.propose(14, 14).values["learning_rate"] == expected
     assert rebuilt.propose(14, 14).values["learning_rate"] == expected
+
+
+def test_of_a_long_history_tpe_goes_by_the_best_and_the_latest_alone() -> None:
+    space = FlatSpace(schedule="step", domains={"learning_rate": RATE})
+    one, noise = sampler("tpe", space), np.random.default_rng(0)
+    still_open = one.propose(0, 0)
+    for number in range(1, 1500):
+        good = number <= 30
+        rate = 0.03 if good else float(10 ** noise.uniform(-3, 0))
+        one.learn(told(number, Proposal("step", {"learning_rate": rate}), 1.0 if good else noise.uniform(0, 0.5)))
+        assert len(one._study.get_trials(deepcopy=False)) <= LONGEST_HISTORY + 1
+    proposed = [float(one.propose(2000 + number, number).values["learning_rate"]) for number in range(20)]
+    assert 0.02 < float(np.median(proposed)) < 0.045
+    one.learn(told(0, still_open, 2.0))
+    (best,) = [trial for trial in one._study.get_trials(deepcopy=False) if trial.value == 2.0]
+    assert best.params == {"learning_rate": still_open.values["learning_rate"]}
