@@ -9,7 +9,7 @@ demo: $(INSTALLED)
 	$(BIN)/lr-arena demo
 
 test: check
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from sqlalchemy import Engine
 
 from service import errors
 from service.auth import scope_of
@@ -27,15 +28,18 @@ from studies.protocol import API_PREFIX
 log = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, clock: Clock = system_clock) -> FastAPI:
+def create_app(
+    settings: Settings, clock: Clock = system_clock, engine_of: Callable[[str], Engine] = open_database
+) -> FastAPI:
     """The service as an ASGI application. Starting it migrates the database; its director runs beside it.
 
-    clock: where the service takes the time from; tests give their own.
+    clock: where the service takes the time from. engine_of: the engine for the database's URL, whose connections are
+    closed at the end. Tests give their own.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        engine = open_database(settings.database)
+        engine = engine_of(settings.database)
         try:
             migrate(engine)
         except DatabaseAway as error:  # `serve` has migrated before; until it is back requests are answered 503

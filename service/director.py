@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, or_, select, update
 from service import filling, phases, queue
 from service.clock import SECOND, Clock, Instant, system_clock
 from service.database import ChangeSignal, is_away, reading, without_statement
-from service.lanes import Lane, LaneKey, Sampled, catch_up
+from service.lanes import SAMPLED_COLUMNS, Lane, LaneKey, Sampled, catch_up
 from service.leading import Lead, LeadLost
 from service.registry import announced_manifests, objective
 from service.settings import Settings
@@ -162,13 +162,14 @@ class Director:
             self._pause(study_id, f"its parameters cannot be sampled ({reason})")
         if not ahead.filled:
             return
+        plain = [{"trial": trial.id, "now": now} for trial, sampled in ahead.filled if sampled is None]
+        rows = [{"trial": trial.id, "now": now, **one.columns} for trial, one in ahead.filled if one is not None]
         with self._lead.writing() as connection:
-            for trial, sampled in sorted(ahead.filled, key=lambda one: one[0].id):  # always locked in the same order
-                columns = sampled.columns if sampled is not None else {}
-                ready = {"trial": trial.id, "state": TrialState.READY, "ready_at": now}
-                done = connection.execute(_FILL_IN, {**ready, **columns})
-                if done.rowcount == 0 and sampled is not None:  # cancelled meanwhile
-                    sampled.lane.sampler.forget(trial.id)
+            connection.execute(_LOCK, {"ids": [trial.id for trial, _ in ahead.filled]}).all()
+            if plain:
+                connection.execute(_READY, plain)
+            if rows and connection.execute(_FILL_IN, rows).rowcount < len(rows):
+                self._lanes.clear()  # some were cancelled meanwhile, and their samplers take them for open
 
     # --- expiring, and limits
 
@@ -311,4 +312,15 @@ _UNRESOLVED = (
     .join(studies, studies.c.id == boards.c.study_id)
     .where(or_(boards.c.metric.is_(None), boards.c.fingerprint.is_(None)), studies.c.finished_at.is_(None))
 )
-_FILL_IN = update(trials).where(trials.c.id == bindparam("trial"), state_is(TrialState.PLANNED))
+_LOCK = (
+    select(trials.c.id)
+    .where(trials.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(trials.c.id)  # always locked in the same order
+    .with_for_update()
+)
+_READY = (
+    update(trials)
+    .where(trials.c.id == bindparam("trial"), state_is(TrialState.PLANNED))
+    .values(state=TrialState.READY, ready_at=bindparam("now"))
+)
+_FILL_IN = _READY.values({column: bindparam(column) for column in SAMPLED_COLUMNS})

@@ -13,10 +13,10 @@ from service.tables import studies
 
 def advance(connection: Connection, study_id: int) -> int:
     """The next revision of the study, for a trial that ends in this transaction."""
-    return int(connection.execute(_ADVANCE, {"study": study_id}).scalar_one())
+    return int(connection.execute(ADVANCE, {"study": study_id}).scalar_one())
 
 
-_ADVANCE = (
+ADVANCE = (
     update(studies)
     .where(studies.c.id == bindparam("study"))
     .values(revision=studies.c.revision + 1)

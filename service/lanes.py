@@ -42,6 +42,9 @@ class Sampled:
         }
 
 
+SAMPLED_COLUMNS = ("arm_id", "parameters", "configuration", "sampled_at_revision")
+
+
 @dataclass
 class Lane:
     """One search: its sampler, kept in step with the rows by revision."""

@@ -463,9 +463,9 @@ def _back_or_failed(
     connection.execute(update(trials).where(trials.c.id == trial_id).values(**values))
 
 
-_END_ATTEMPT = (
+END_ATTEMPT = (
     update(attempts)
-    .where(attempts.c.trial_id == bindparam("of_trial"), attempts.c.attempt == bindparam("number"))
+    .where(attempts.c.trial_id == bindparam("of_trial"), attempts.c.attempt == bindparam("of_attempt"))
     .values(ended_at=bindparam("now"), end=bindparam("how"), reason=bindparam("why"), log_end=bindparam("log"))
 )
 
@@ -481,10 +481,14 @@ def end_attempt(
     log_end: str = "",
 ) -> None:
     """Note how an attempt ended."""
-    connection.execute(
-        _END_ATTEMPT,
-        {"of_trial": trial_id, "number": attempt, "now": now, "how": str(end), "why": reason, "log": log_end},
-    )
+    connection.execute(END_ATTEMPT, ended_attempt(trial_id, attempt, end, now, reason=reason, log_end=log_end))
+
+
+def ended_attempt(
+    trial_id: int, attempt: int, end: str, now: Instant, *, reason: str = "", log_end: str = ""
+) -> dict[str, Any]:
+    """The values of END_ATTEMPT."""
+    return {"of_trial": trial_id, "of_attempt": attempt, "now": now, "how": str(end), "why": reason, "log": log_end}
 
 
 def lock_open(connection: Connection, study_id: int) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, Update, bindparam, select, update
 
 from service import faults, history, queue, roster
 from service.clock import Instant
@@ -220,7 +220,30 @@ def _result(connection: Connection, item: TrialResult, held: Held) -> dict[str, 
     return result
 
 
-_END_TRIAL = update(trials).where(trials.c.id == bindparam("trial"))  # of the columns that it is given
+_RESULT = (
+    "state",
+    "reason",
+    "value",
+    "best_value",
+    "best_epoch",
+    "last_value",
+    "last_epoch",
+    "test_value",
+    "test_value_best",
+    "test_value_last",
+    "test_best",
+    "test_last",
+    "range_curve",
+    "model",
+    "train_seconds",
+    "steps_per_epoch",
+    "finished_at",
+)
+_END_TRIAL = (
+    update(trials)
+    .where(trials.c.id == bindparam("trial"))
+    .values({"lease_expires_at": None, **{column: bindparam(f"new_{column}") for column in _RESULT}})
+)
 _SCORED = (
     select(epochs.c.epoch, epochs.c.value)
     .where(epochs.c.trial_id == bindparam("trial"), epochs.c.attempt == bindparam("number"))
@@ -228,17 +251,26 @@ _SCORED = (
 )
 
 
-def _finish(connection: Connection, item: TrialResult, held: Held, result: Mapping[str, Any], now: Instant) -> None:
-    values = {
-        **result,
-        "lease_expires_at": None,
-        "train_seconds": item.train_seconds,
-        "steps_per_epoch": item.steps_per_epoch,
-        "finished_at": now,
-        "revision": history.advance(connection, held.study_id),
-    }
-    connection.execute(_END_TRIAL, {"trial": held.trial_id, **values})
-    queue.end_attempt(connection, held.trial_id, held.attempt, values["state"], now, reason=values["reason"])
+def _finish(connection: Connection, item: TrialResult, held: Held, result: dict[str, Any], now: Instant) -> None:
+    training = {"train_seconds": item.train_seconds, "steps_per_epoch": item.steps_per_epoch, "finished_at": now}
+    values = {f"new_{column}": (result | training).get(column) for column in _RESULT} | {"trial": held.trial_id}
+    attempt = queue.ended_attempt(held.trial_id, held.attempt, str(result["state"]), now, reason=result["reason"])
+    if connection.dialect.name == "postgresql":
+        connection.execute(_END_ALL, {**values, **attempt, "study": held.study_id})
+    else:
+        revision = history.advance(connection, held.study_id)
+        connection.execute(_END_TRIAL.values(revision=bindparam("new_revision")), {**values, "new_revision": revision})
+        connection.execute(queue.END_ATTEMPT, attempt)
+
+
+def _end_all() -> Update:
+    """The same three in one statement, which SQLite does not know."""
+    advanced = history.ADVANCE.cte("advanced")
+    revision = select(advanced.c.revision).scalar_subquery()
+    return _END_TRIAL.values(revision=revision).add_cte(queue.END_ATTEMPT.cte("ended"))
+
+
+_END_ALL = _end_all()
 
 
 def _swept(item: TrialResult, held: Held) -> dict[str, Any]:

@@ -123,12 +123,6 @@ class Sampler:
         self._numbers[trial_id] = trial.number
         return suggest(self._space, trial)
 
-    def forget(self, trial_id: int) -> None:
-        """Take back a proposal that was not used."""
-        number = self._numbers.get(trial_id)
-        if number is not None:
-            self._study.tell(number, state=OptunaState.FAIL)
-
     def learn(self, past: Past) -> None:
         """Take in what became of a point; a point that was not proposed here is added to the history.
 

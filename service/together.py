@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Generic, TypeVar
@@ -15,6 +16,7 @@ from service.database import writing
 
 MOST = 64
 """So many messages share a transaction at most."""
+CLOSE_SECONDS = 5.0
 
 _Message = TypeVar("_Message")
 _Reply = TypeVar("_Reply")
@@ -66,10 +68,10 @@ class Together(Generic[_Message, _Reply]):
         return await one.future
 
     async def close(self) -> None:
-        """End the thread once it is done with what it has begun."""
+        """End the thread once it is done with what it has begun, or leave it alone with a database that hangs."""
         if self._thread is not None:
             self._batches.put(None)
-            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(self._thread.join, CLOSE_SECONDS)
             self._thread = None
 
     def _begin(self) -> None:
@@ -81,7 +83,8 @@ class Together(Generic[_Message, _Reply]):
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while (batch := self._batches.get()) is not None:
             replies = self._replies([one.message for one in batch])
-            loop.call_soon_threadsafe(self._settle, batch, replies)
+            with suppress(RuntimeError):  # the loop was closed, and nobody waits any more
+                loop.call_soon_threadsafe(self._settle, batch, replies)
 
     def _settle(self, batch: _Batch[_Message, _Reply], replies: Sequence[_Reply | Exception]) -> None:
         self._begin()

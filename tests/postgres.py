@@ -89,8 +89,12 @@ class PostgreSQL:
 
     def execute(self, statement: str, database: str = "postgres") -> None:
         """Run one statement outside a transaction."""
-        with psycopg.connect(f"host={self.folder} user=postgres dbname={database}", autocommit=True) as connection:
+        with self.connect(database) as connection:
             connection.execute(statement.encode())
+
+    def connect(self, database: str | None = "postgres") -> psycopg.Connection:
+        """A connection past SQLAlchemy, whose statements commit themselves."""
+        return psycopg.connect(f"host={self.folder} user=postgres dbname={database}", autocommit=True)
 
     def new_database(self, template: str = "template1") -> str:
         """The address of a new database, empty or a copy of another."""

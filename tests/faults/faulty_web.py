@@ -12,9 +12,9 @@ from fastapi import FastAPI
 from sqlalchemy import Engine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-import service.app
 import service.roster
 import service.web
+from service.database import open_database
 from service.quick_reports import QuickReports
 from service.settings import Settings
 from service.together import Together
@@ -92,14 +92,12 @@ def committing(store: Callable[..., Any]) -> Callable[..., Any]:
 def main(listener: socket.socket, settings: Settings, bombs: str) -> None:
     lay_in(bombs)
     service.roster.FIRST_BAR_SECONDS = 1  # of a worker whose trainers die one after another
-    open_database = service.app.open_database
-    service.app.open_database = lambda url: with_points(open_database(url))
     Together._replies = by_message(Together._replies)
     QuickReports._store = committing(QuickReports._store)
     create_app = service.web.create_app
 
     def create(settings: Settings) -> FastAPI:
-        app = create_app(settings)
+        app = create_app(settings, engine_of=lambda url: with_points(open_database(url)))
         app.add_middleware(Points)
         return app
 

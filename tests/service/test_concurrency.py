@@ -139,11 +139,15 @@ def test_a_result_that_meets_the_expiry_of_its_lease_is_stored_or_refused(pair: 
     service.clock.advance(LEASE_SECONDS + 1)
     waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
 
+    def somebody_waits() -> bool:
+        with reading(service.engine) as connection:  # a transaction sees the same activities at every look
+            return connection.execute(waiting).scalar_one() > 0
+
     def expire_slowly() -> None:
         with writing(service.engine) as connection:
             assert queue.expire(connection, service.clock()) == 1
             begun.set()
-            while not connection.execute(waiting).scalar_one():
+            while not somebody_waits():
                 time.sleep(0.01)
 
     def finish() -> None:

@@ -19,7 +19,7 @@ MOST_SCANS = 10
 @pytest.mark.parametrize("plans", ["force_generic_plan", "auto"])
 @pytest.mark.parametrize("allocation", ["equal", "explore"])
 def test_no_trial_makes_postgresql_read_all_of_them(databases: Databases, plans: str, allocation: str) -> None:
-    with databases.new("postgresql") as url:
+    with databases.new("postgresql", fresh=True) as url:
         databases.postgresql.execute(f"ALTER DATABASE {make_url(url).database} SET plan_cache_mode = {plans}")
         with run_service(url) as service:
             search = {"trials_per_schedule": TRIALS // 2, "sampler": "tpe", "allocation": allocation}
