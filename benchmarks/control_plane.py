@@ -11,7 +11,7 @@ pruning decision (median pruner), and the result is told. Nothing is trained. 1,
 The two take turns; trials are counted once a warm-up is over. Then the latency of a claim, with some thousands of
 finished trials in the study.
 
-    .venv/bin/python -m benchmarks.control_plane [--seconds 120] [--warm-up 20] [--clients 1 4 16 64]
+    .venv/bin/python -m benchmarks.control_plane [--seconds 60] [--warm-up 120] [--clients 1 4 16 64]
 """
 
 from __future__ import annotations
@@ -288,8 +288,8 @@ def measure_latency(server: PostgreSQL, finished: list[int]) -> dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--warm-up", type=float, default=20.0)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--warm-up", type=float, default=120.0)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--finished", type=int, nargs="*", default=[0, 1_000, 10_000])
     parser.add_argument("--without-optuna", action="store_true", help="only LR Arena's side; no ratios")

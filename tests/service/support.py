@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,8 +73,8 @@ class Service:
         return self.client.study(name).state
 
 
-engine_of = cache(open_database)
-"""The same engine for a database that is used again: it has made its statements once."""
+_engines: dict[str, Engine] = {}
+"""Engines that nobody uses now, by their databases' URLs: an engine that is used again has made its statements once."""
 
 
 class _Server(uvicorn.Server):
@@ -99,7 +98,8 @@ class _Server(uvicorn.Server):
 def run_service(database: str, clock: MovableClock | None = None) -> Iterator[Service]:
     clock = clock or MovableClock()
     settings = Settings(database, LEASE_SECONDS)
-    app = create_app(settings, clock, engine_of)
+    engine = _engines.pop(database, None) or open_database(database)
+    app = create_app(settings, clock, lambda _: engine)
     server = _Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -108,13 +108,13 @@ def run_service(database: str, clock: MovableClock | None = None) -> Iterator[Se
         threading.Event().wait(0.005)
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}"
-    engine = engine_of(settings.database)
     with Client(url) as client:
         yield Service(client, clock, engine, Director(engine, clock), url)
     server.should_exit = True
     thread.join(timeout=20)
     assert not thread.is_alive(), "the service did not stop"
     engine.dispose()
+    _engines[database] = engine
 
 
 def small_study(**changes: Any) -> dict[str, Any]:

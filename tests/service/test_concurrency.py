@@ -31,7 +31,10 @@ def pair(databases: Databases) -> Iterator[tuple[Service, Service]]:
     clock = MovableClock()
     with ExitStack() as stack:
         url = stack.enter_context(databases.new("postgresql"))
-        yield stack.enter_context(run_service(url, clock)), stack.enter_context(run_service(url, clock))
+        both = stack.enter_context(run_service(url, clock)), stack.enter_context(run_service(url, clock))
+        for service in both:  # FastAPI makes its routes at the first request, and two must not do so at once
+            assert service.client.studies() == []
+        yield both
 
 
 def side_by_side(*errands: Callable[[], None]) -> None:
