@@ -165,7 +165,7 @@ class Director:
         plain = [{"trial": trial.id, "now": now} for trial, sampled in ahead.filled if sampled is None]
         rows = [{"trial": trial.id, "now": now, **one.columns} for trial, one in ahead.filled if one is not None]
         with self._lead.writing() as connection:
-            connection.execute(_LOCK, {"ids": [trial.id for trial, _ in ahead.filled]}).all()
+            queue.lock_trials(connection, [trial.id for trial, _ in ahead.filled])
             if plain:
                 connection.execute(_READY, plain)
             if rows and connection.execute(_FILL_IN, rows).rowcount < len(rows):
@@ -311,12 +311,6 @@ _UNRESOLVED = (
     select(boards.c.study_id, boards.c.task, boards.c.metric, studies.c.definition)
     .join(studies, studies.c.id == boards.c.study_id)
     .where(or_(boards.c.metric.is_(None), boards.c.fingerprint.is_(None)), studies.c.finished_at.is_(None))
-)
-_LOCK = (
-    select(trials.c.id)
-    .where(trials.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(trials.c.id)  # always locked in the same order
-    .with_for_update()
 )
 _READY = (
     update(trials)

@@ -73,7 +73,9 @@ def _message_of(route: APIRoute) -> type[BaseModel]:
 def _is_plain_json(scope: Scope) -> bool:
     """Whether the body is JSON of a stated length, the whole of which the gate has allowed."""
     headers = dict(scope["headers"])
-    return headers.get(b"content-type") == b"application/json" and b"content-length" in headers
+    if headers.get(b"content-type") != b"application/json":
+        return False
+    return b"content-length" in headers and b"transfer-encoding" not in headers
 
 
 async def _read(receive: Receive) -> bytes | None:

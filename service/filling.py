@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     CompoundSelect,
     Connection,
+    Integer,
     and_,
     bindparam,
     exists,
@@ -50,6 +51,7 @@ _ALIVE = (
     select(workers.c.fingerprints, workers.c.labels, workers.c.backend, workers.c.free_slots, workers.c.slots)
     .where(
         workers.c.last_seen_at >= bindparam("since"),
+        or_(workers.c.free_slots > 0, bindparam("ahead", type_=Integer) > 0),
         or_(workers.c.barred_until.is_(None), workers.c.barred_until <= bindparam("now")),
     )
     .order_by(workers.c.id)
@@ -57,7 +59,7 @@ _ALIVE = (
 
 
 def _free_slots(connection: Connection, now: Instant, ahead: int) -> list[Slots]:
-    rows = connection.execute(_ALIVE, {"since": roster.alive_since(now), "now": now}).all()
+    rows = connection.execute(_ALIVE, {"since": roster.alive_since(now), "now": now, "ahead": ahead}).all()
     slots = [
         Slots(Asking(frozenset(row.fingerprints.items()), frozenset(as_pairs(row.labels, row.backend))), row.free_slots)
         for row in rows

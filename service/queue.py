@@ -294,13 +294,27 @@ def hold(
     tokens: trial id -> the token the message carries. lock: keep the trials as they are until the transaction ends.
     """
     if lock:
-        connection.execute(_LOCK, {"ids": list(tokens)}).all()
+        lock_trials(connection, tokens)
     rows = {row.id: row for row in connection.execute(_HOLD, {"ids": list(tokens)})}
     return {
         trial_id: _held(connection, known, trial_id, token, rows.get(trial_id)) for trial_id, token in tokens.items()
     }
 
 
+def lock_trials(connection: Connection, ids: Collection[int]) -> None:
+    """Lock trials until the transaction ends.
+
+    A statement of its own: one that waits for a row joins it, as it is then, with attempts as they were before.
+    """
+    connection.execute(_LOCK, {"ids": list(ids)}).all()
+
+
+_LOCK = (
+    select(trials.c.id)
+    .where(trials.c.id.in_(bindparam("ids", expanding=True)))
+    .order_by(trials.c.id)  # always locked in the same order
+    .with_for_update()
+)
 _HOLD = (
     select(
         trials.c.id,
@@ -323,13 +337,6 @@ _HOLD = (
     .outerjoin(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
     .where(trials.c.id.in_(bindparam("ids", expanding=True)))
 )
-_LOCK = (
-    select(trials.c.id)
-    .where(trials.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(trials.c.id)  # always locked in the same order
-    .with_for_update()
-)
-"""A statement of its own: one that waits for a row joins it, as it is then, with attempts as they were before."""
 
 
 def _held(connection: Connection, known: Known, trial_id: int, token: str, row: Any) -> Held | Answer:

@@ -13,8 +13,6 @@ from typing import Any
 
 import psycopg
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from service import reports
 from service.clock import Clock, Instant
@@ -69,20 +67,19 @@ class QuickReports:
     def _store(self, plain: Mapping[int, str], rows: Sequence[object], due_before: Instant) -> dict[int, bool]:
         """Store the epochs of the trials that are held for long enough yet; returns these, and whether a stop is asked.
 
-        None of them where the database is away: the long way finds that out, too, and says so.
+        None of them where the connection has broken: perhaps the long way gets another one.
         """
         sent = (list(plain), list(plain.values()), due_before, json.dumps(rows))
+        if self._connection is None:
+            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         try:
-            if self._connection is None:
-                self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             # Past SQLAlchemy, which takes longer for such a statement than the driver and PostgreSQL together.
             with closing(self._connection.connection.cursor()) as cursor:
                 cursor.execute(_STORE, sent)
                 return dict(cursor.fetchall())
-        except (psycopg.Error, DBAPIError, PoolTimeout) as error:
+        except psycopg.Error as error:
             log.warning("reports go the long way: %s", str(error).strip())
-            if self._connection is not None:
-                self._connection.invalidate()
+            self._connection.invalidate()
             self.close()
             return {}
 

@@ -50,6 +50,7 @@ class Planned:
 
 
 TURNS_AHEAD = 2
+"""So many trials are filled in ahead for a busy slot at most."""
 
 
 def looking_ahead(slots: Sequence[Slots], busy: Sequence[int], ahead: int) -> list[Slots]:

@@ -116,6 +116,8 @@ def test_a_body_of_unknown_length_or_kind_goes_the_long_way_unread() -> None:
     assert Asked([body[:3], body[3:]], JSON).without_length().long_way == [body[:3], body[3:]]
     assert Asked([body], (b"content-type", b"text/plain")).with_length().long_way == [body]
     assert Asked([body], JSON, path="/v/others").with_length().long_way == [body]
+    chunked = (b"transfer-encoding", b"chunked")
+    assert Asked([body], JSON, chunked).with_length().long_way == [body]
 
 
 BODIES: list[Any] = [

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
+from sqlalchemy.exc import OperationalError
 
 from service.clock import SECOND
-from service.database import reading, writing
+from service.database import open_database, reading, writing
 from service.known import Board, Known, Leased
 from service.queue import RENEWED_BELOW
 from service.quick_reports import QuickReports
@@ -133,6 +134,29 @@ def test_one_of_several_goes_the_long_way_alone(service: Service, trial: Assignm
     assert quick is not None
     assert long is None
     assert len(stored(service)) == 1
+
+
+def test_after_a_broken_connection_the_long_way_is_taken_once(service: Service, trial: Assignment) -> None:
+    quick = QuickReports(service.engine, knowing(trial), service.clock, LEASE)
+    assert quick.accept([report(trial, records(trial, [0], 0.5))]) != [None]
+    with writing(service.engine) as connection:
+        connection.execute(
+            text(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        )
+    assert quick.accept([report(trial, records(trial, [1], 0.5))]) == [None]
+    service.engine.dispose()  # the service's other connections have broken, too
+    assert quick.accept([report(trial, records(trial, [2], 0.5))]) != [None]
+    quick.close()
+    assert [row[2] for row in stored(service)] == [0, 2]
+
+
+def test_a_database_that_is_away_is_told_of_at_once(service: Service, trial: Assignment) -> None:
+    nowhere = open_database("postgresql://nobody@127.0.0.1:1/nothing")
+    with pytest.raises(OperationalError):
+        QuickReports(nowhere, knowing(trial), service.clock, LEASE).accept([report(trial, [])])
 
 
 def test_sqlite_takes_the_long_way(databases: Databases) -> None:
