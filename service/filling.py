@@ -22,8 +22,8 @@ from sqlalchemy import (
 )
 
 from service import roster
+from service.claiming import ready_groups, required_labels
 from service.clock import Instant
-from service.queue import ready_groups, required_labels
 from service.roster import Asking
 from service.sharing import Planned, Share, Slots, looking_ahead, share_out, unserved
 from service.tables import boards, requirements, state_is, studies, trials, workers

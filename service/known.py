@@ -54,6 +54,10 @@ class Known:
             self._leases.clear()
         self._leases[token] = leased
 
+    def met(self, study_id: int, task: str) -> Board | None:
+        """The board of a trial, if it was met before."""
+        return self._boards.get((study_id, task))
+
     def board(self, connection: Connection, study_id: int, task: str) -> Board:
         """The board of a trial that has parameters: its metric is known then, and stays what it is."""
         key = (study_id, task)

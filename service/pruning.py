@@ -101,8 +101,7 @@ class Pruning:
 
     def _open_studies(self, connection: Connection) -> dict[int, int]:
         """The open studies with their revisions; those that are new are read."""
-        rows = connection.execute(select(studies.c.id, studies.c.revision).where(studies.c.finished_at.is_(None)))
-        revisions = {row.id: row.revision for row in rows}
+        revisions = {row.id: row.revision for row in connection.execute(_OPEN_STUDIES)}
         self._studies = {study_id: study for study_id, study in self._studies.items() if study_id in revisions}
         new = [study_id for study_id in revisions if study_id not in self._studies]
         if new:
@@ -117,14 +116,7 @@ def mark(connection: Connection, decisions: Sequence[Decision]) -> None:
     """Ask for the stop of trials that still run under the attempt that was judged; the next report's answer says so."""
     if decisions:
         connection.execute(
-            update(trials)
-            .where(
-                trials.c.id == bindparam("trial"),
-                trials.c.attempt == bindparam("judged"),
-                state_is(TrialState.RUNNING),
-                trials.c.stop_requested.is_(False),
-            )
-            .values(stop_requested=True, stop_reason=bindparam("why")),
+            _MARK,
             [
                 {"trial": d.trial_id, "judged": d.attempt, "why": d.reason}
                 for d in sorted(decisions, key=lambda d: d.trial_id)
@@ -173,43 +165,55 @@ _COLUMNS = (
 )
 
 
+_OPEN_STUDIES = select(studies.c.id, studies.c.revision).where(studies.c.finished_at.is_(None))
+_OF_SEARCHES = select(*_COLUMNS).where(
+    trials.c.study_id.in_(bindparam("studies", expanding=True)), trials.c.phase == "search", trials.c.attempt > 0
+)
+_LIVE = _OF_SEARCHES.where(state_is(TrialState.RUNNING)).union_all(_OF_SEARCHES.where(state_is(TrialState.READY)))
+_ENDED = select(*_COLUMNS).where(
+    trials.c.study_id == bindparam("study"),
+    trials.c.phase == "search",
+    trials.c.attempt > 0,
+    state_is(*sorted(TERMINAL)),
+    trials.c.revision > bindparam("seen"),
+    trials.c.arm_id.in_(select(arms.c.id).where(arms.c.study_id == bindparam("study"), arms.c.phase == "search")),
+)
+_MARK = (
+    update(trials)
+    .where(
+        trials.c.id == bindparam("trial"),
+        trials.c.attempt == bindparam("judged"),
+        state_is(TrialState.RUNNING),
+        trials.c.stop_requested.is_(False),
+    )
+    .values(stop_requested=True, stop_reason=bindparam("why"))
+)
+
+
 def _live(connection: Connection, study_ids: Sequence[int]) -> Sequence[Any]:
     """The search trials that run, and those that have run and wait for a worker again."""
-    of_search = (trials.c.study_id.in_(study_ids), trials.c.phase == "search", trials.c.attempt > 0)
-    running = select(*_COLUMNS).where(state_is(TrialState.RUNNING), *of_search)
-    waiting = select(*_COLUMNS).where(state_is(TrialState.READY), *of_search)
-    return connection.execute(running.union_all(waiting)).all()
+    return connection.execute(_LIVE, {"studies": study_ids}).all()
 
 
 def _ended(connection: Connection, study: _Study) -> Sequence[Any]:
     """The search trials that have run and have ended since; of arms that are still searched."""
-    searched = select(arms.c.id).where(arms.c.study_id == study.id, arms.c.phase == "search")
-    return connection.execute(
-        select(*_COLUMNS).where(
-            trials.c.study_id == study.id,
-            trials.c.phase == "search",
-            trials.c.attempt > 0,
-            state_is(*sorted(TERMINAL)),
-            trials.c.revision > study.revision,
-            trials.c.arm_id.in_(searched),
-        )
-    ).all()
+    return connection.execute(_ENDED, {"study": study.id, "seen": study.revision}).all()
 
 
 _UNSEEN = {
-    "sqlite": """
+    "sqlite": text("""
         SELECT e.trial_id, e.attempt, e.epoch, e.value, e.reported_at
         FROM json_each(:known) AS known CROSS JOIN epochs AS e
         WHERE e.trial_id = json_extract(known.value, '$[0]')
           AND (e.attempt, e.epoch) > (json_extract(known.value, '$[1]'), json_extract(known.value, '$[2]'))
-    """,
-    "postgresql": """
+    """),
+    "postgresql": text("""
         SELECT e.trial_id, e.attempt, e.epoch, e.value, e.reported_at
         FROM json_array_elements(CAST(:known AS json)) AS known
         JOIN epochs AS e
           ON e.trial_id = CAST(known.value ->> 0 AS bigint)
          AND (e.attempt, e.epoch) > (CAST(known.value ->> 1 AS integer), CAST(known.value ->> 2 AS integer))
-    """,
+    """),
 }
 
 
@@ -217,4 +221,4 @@ def _unseen_epochs(connection: Connection, known: Sequence[tuple[int, int, int]]
     """The epochs of these trials after the (attempt, epoch) that is known of each."""
     if not known:
         return []
-    return connection.execute(text(_UNSEEN[connection.dialect.name]), {"known": json.dumps(known)}).all()
+    return connection.execute(_UNSEEN[connection.dialect.name], {"known": json.dumps(known)}).all()

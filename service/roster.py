@@ -78,7 +78,7 @@ def arrive(connection: Connection, request: ClaimRequest, now: Instant) -> Arriv
         insert_new(connection, workers, [{"id": request.worker.id, **fresh}])
         row = connection.execute(_ARRIVE, who).one()
     barred = row.barred_until is not None and row.barred_until > now
-    return Arrived(known=row.announcement == _digest(request), barred=barred)
+    return Arrived(known=row.announcement == digest(request), barred=barred)
 
 
 def announce(connection: Connection, request: ClaimRequest, free: int, now: Instant, *, known: bool) -> None:
@@ -88,7 +88,7 @@ def announce(connection: Connection, request: ClaimRequest, free: int, now: Inst
     """
     values: dict[str, Any] = {"free_slots": free, "last_seen_at": now}
     if not known:
-        values |= {**_announced(request), "announcement": _digest(request)}
+        values |= {**_announced(request), "announcement": digest(request)}
         _note_tasks(connection, request, now)
     connection.execute(_UPDATE, {"worker": request.worker.id, **values})
 
@@ -113,7 +113,7 @@ def _announced(request: ClaimRequest) -> dict[str, Any]:
     }
 
 
-def _digest(request: ClaimRequest) -> str:
+def digest(request: ClaimRequest) -> str:
     """Of all that a worker says of itself but for its GPUs' use, of which its reports tell."""
     said = request.model_dump_json(
         include={"worker": {"name", "slots", "backend", "versions", "labels"}, "tasks": True, "unavailable": True}
@@ -153,7 +153,7 @@ _FREE = workers.c.free_slots + bindparam("number", type_=Integer)
 _FREE_SLOTS = (
     update(workers).where(_WORKER).values(free_slots=case((workers.c.slots < _FREE, workers.c.slots), else_=_FREE))
 )
-_FREE_SLOTS_OF_A_SUCCESS = _FREE_SLOTS.values(failures=0, barred_until=None, barred_because="")
+FREE_SLOTS_OF_A_SUCCESS = _FREE_SLOTS.values(failures=0, barred_until=None, barred_because="")
 
 
 def free_slots(connection: Connection, freed: Counter[str], succeeded: Collection[str]) -> None:
@@ -162,7 +162,7 @@ def free_slots(connection: Connection, freed: Counter[str], succeeded: Collectio
     succeeded: workers with an attempt whose outcome is of the training itself: what failed before was not their fault.
     """
     for worker_id, n in sorted(freed.items()):  # always locked in the same order
-        query = _FREE_SLOTS_OF_A_SUCCESS if worker_id in succeeded else _FREE_SLOTS
+        query = FREE_SLOTS_OF_A_SUCCESS if worker_id in succeeded else _FREE_SLOTS
         connection.execute(query, {"worker": worker_id, "number": n})
 
 

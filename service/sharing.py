@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from service.queue import Group
+from service.claiming import Group
 from service.roster import Asking
 
 

@@ -13,11 +13,13 @@ from typing import Annotated
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine
 
-from service import queue, reports
+from service import claiming, reports, results
+from service.claiming import Claimed
 from service.clock import Clock
 from service.known import Known
-from service.queue import Claimed
+from service.quick_claims import QuickClaims
 from service.quick_reports import QuickReports
+from service.quick_results import QuickResults
 from service.settings import Settings
 from service.together import Together
 from service.waiting import ReadyWatch
@@ -36,18 +38,20 @@ class Arena:
     reports: Together[ReportRequest, list[Answer]]
     results: Together[ResultRequest, list[Answer]]
     releases: Together[ReleaseRequest, list[Answer]]
-    quick: QuickReports
+    quick: tuple[QuickClaims | QuickReports | QuickResults, ...]
 
     @classmethod
     def over(cls, settings: Settings, engine: Engine, clock: Clock) -> Arena:
         """The state of a process that has just started."""
         known = Known()
         lease = settings.lease
-        quick = QuickReports(engine, known, clock, lease)
+        quick_reports = QuickReports(engine, known, clock, lease)
+        quick_claims = QuickClaims(engine, known, clock, lease)
+        quick_results = QuickResults(engine, known, clock)
 
         def claim(connection: Connection, requests: Sequence[ClaimRequest]) -> Sequence[Claimed]:
             ordered = sorted(requests, key=lambda request: request.worker.id)  # rows are locked in this order
-            claimed = {id(r): queue.claim(connection, known, r, clock(), lease) for r in ordered}
+            claimed = {id(r): claiming.claim(connection, known, r, clock(), lease) for r in ordered}
             return [claimed[id(request)] for request in requests]
 
         def subjects(request: ReportRequest | ResultRequest | ReleaseRequest) -> list[int]:
@@ -58,16 +62,21 @@ class Arena:
             engine,
             clock,
             ReadyWatch(engine),
-            Together(engine, claim, lambda request: [request.worker.id]),
+            Together(engine, claim, lambda request: [request.worker.id], at_once=quick_claims.accept),
             Together(
                 engine,
                 lambda c, rs: reports.accept_reports(c, known, rs, clock(), lease),
                 subjects,
-                at_once=quick.accept,
+                at_once=quick_reports.accept,
             ),
-            Together(engine, lambda c, rs: reports.accept_results(c, known, rs, clock()), subjects),
-            Together(engine, lambda c, rs: reports.accept_releases(c, known, rs, clock()), subjects),
-            quick,
+            Together(
+                engine,
+                lambda c, rs: results.accept_results(c, known, rs, clock()),
+                subjects,
+                at_once=quick_results.accept,
+            ),
+            Together(engine, lambda c, rs: results.accept_releases(c, known, rs, clock()), subjects),
+            (quick_claims, quick_reports, quick_results),
         )
 
     async def close(self) -> None:
@@ -75,7 +84,8 @@ class Arena:
         await self.ready.close()
         for messages in (self.claims, self.reports, self.results, self.releases):
             await messages.close()
-        self.quick.close()
+        for short_way in self.quick:
+            short_way.close()
 
 
 def arena(request: Request) -> Arena:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
+from service.claiming import Group, ready_groups
 from service.database import ChangeSignal, is_away, reading, without_statement
-from service.queue import Group, ready_groups
 from service.roster import Asking
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from fastapi.responses import Response
 
 from service import journal
 from service.errors import problem, responses
-from service.reports import check_distinct
+from service.messages import check_distinct
 from service.roster import Asking
 from service.state import arena
 from studies.protocol import (

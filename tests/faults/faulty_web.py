@@ -16,7 +16,7 @@ import service.faults
 import service.roster
 import service.web
 from service.database import open_database
-from service.quick_reports import QuickReports
+from service.own_connection import OwnConnection
 from service.settings import Settings
 from service.together import Together
 from studies.protocol import ClaimRequest, ReleaseRequest, ReportRequest, ResultRequest
@@ -78,14 +78,14 @@ def by_message(replies: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
-def committing(store: Callable[..., Any]) -> Callable[..., Any]:
-    """The statement of most reports commits itself."""
+def committing(use: Callable[..., Any]) -> Callable[..., Any]:
+    """The statements of most messages commit themselves."""
 
     def run(*arguments: Any) -> Any:
-        pass_point("web-reports-before-commit")
-        stored = store(*arguments)
-        pass_point("web-reports-after-commit")
-        return stored
+        pass_point(f"web-{_route.get()}-before-commit")
+        done = use(*arguments)
+        pass_point(f"web-{_route.get()}-after-commit")
+        return done
 
     return run
 
@@ -96,7 +96,7 @@ def main(listener: socket.socket, settings: Settings, bombs: str) -> None:
     service.roster.FIRST_BAR_SECONDS = 1
     service.faults.SAME_FAILURES = 1000
     Together._replies = by_message(Together._replies)
-    QuickReports._store = committing(QuickReports._store)
+    OwnConnection.use = committing(OwnConnection.use)
     create_app = service.web.create_app
 
     def create(settings: Settings) -> FastAPI:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 
+from service.claiming import ready_groups
 from service.database import reading, writing
 from service.director import AHEAD_SECONDS, PACE_SECONDS, Director
 from service.lanes import Lane
 from service.leading import LEAD_SECONDS, Lead, LeadLost
-from service.queue import ready_groups
 from service.tables import director, trials
 from studies.protocol import Assignment, TrialView
 from studies.trial import TERMINAL, TrialState

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.queue import Group
+from service.claiming import Group
 from service.roster import Asking
 from service.sharing import Planned, Share, Slots, share_out, unserved
 from studies.protocol import Assignment

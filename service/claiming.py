@@ -1,0 +1,278 @@
+"""Leasing: a claim gets ready trials of the tasks that its worker announces, in one statement that leases them.
+
+`service.quick_claims` does the same in fewer statements for most claims on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    BindParameter,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Integer,
+    Select,
+    String,
+    and_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    not_,
+    or_,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.sql.dml import ReturningUpdate
+
+from service import roster
+from service.clock import SECOND, Instant
+from service.database import insert
+from service.known import Board, Known, Leased
+from service.roster import Asking
+from service.tables import attempts, boards, requirements, state_is, studies, trials
+from studies.configuration import Configuration
+from studies.protocol import Assignment, ClaimRequest
+from studies.trial import TrialState
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What a claim has got. trials: None if it is worth asking again; barred: it is not, for now."""
+
+    trials: list[Assignment] | None
+    barred: bool = False
+
+
+def claim(connection: Connection, known: Known, request: ClaimRequest, now: Instant, lease: int) -> Claimed:
+    """Lease up to `request.slots` ready trials of the announced tasks to the worker, and note what it announces.
+
+    Trials of the studies of the highest priority go first, among these of the study that has the fewest running.
+    Asked again with the same request id: the trials leased then, as far as the worker still holds them
+    under that lease.
+    """
+    arrived = roster.arrive(connection, request, now)
+    if _leased_before(connection, request):
+        roster.seen(connection, request.worker.id, now)
+        rows = connection.execute(_STILL_HELD, _of_request(request))
+        return Claimed(_assignments(connection, known, rows.all(), now))
+    leased = [] if arrived.barred else _lease_ready(connection, request, now, lease)
+    roster.announce(connection, request, request.slots - len(leased), now, known=arrived.known)
+    if not leased:
+        return Claimed(None, arrived.barred)
+    fingerprints = {task.name: task.fingerprint for task in request.tasks}
+    insert(
+        connection,
+        attempts,
+        [
+            {
+                "trial_id": row.id,
+                "attempt": row.attempt,
+                "token": row.token,
+                "request_id": request.request_id,
+                "worker_id": request.worker.id,
+                "fingerprint": fingerprints[row.task],
+                "started_at": now,
+            }
+            for row in leased
+        ],
+    )
+    return Claimed(_assignments(connection, known, sorted(leased, key=lambda row: row.id), now))
+
+
+def _leased_before(connection: Connection, request: ClaimRequest) -> bool:
+    return connection.execute(_LEASED_BEFORE, _of_request(request)).first() is not None
+
+
+def _of_request(request: ClaimRequest) -> dict[str, str]:
+    """The attempts that this request was leased; a request id belongs to its worker."""
+    return {"request": request.request_id, "worker": request.worker.id}
+
+
+_OF_REQUEST = and_(attempts.c.request_id == bindparam("request"), attempts.c.worker_id == bindparam("worker"))
+_LEASED_BEFORE = select(attempts.c.trial_id).where(_OF_REQUEST).limit(1)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Ready trials that the same claims may have: how many, and what a worker needs for them."""
+
+    task: tuple[str, str]
+    labels: frozenset[str]
+    number: int
+
+    def suits(self, asking: Asking) -> bool:
+        """Whether a claim may have these."""
+        return self.task in asking.tasks and self.labels <= asking.labels
+
+
+def ready_groups(connection: Connection) -> list[Group]:
+    """All ready trials of studies that hand trials out, counted by what a worker needs for them."""
+    rows = connection.execute(_READY_GROUPS).all()
+    labels = required_labels(connection, {row.study_id for row in rows if row.has_requirements})
+    return [Group((row.task, row.fingerprint or ""), labels.get(row.study_id, frozenset()), row.number) for row in rows]
+
+
+def required_labels(connection: Connection, study_ids: Collection[int]) -> dict[int, frozenset[str]]:
+    """What studies ask of workers, as `key=value`; those that ask nothing are left out."""
+    if not study_ids:
+        return {}
+    asked: dict[int, set[str]] = {}
+    for row in connection.execute(select(requirements).where(requirements.c.study_id.in_(study_ids))):
+        asked.setdefault(row.study_id, set()).add(row.label)
+    return {study_id: frozenset(labels) for study_id, labels in asked.items()}
+
+
+def _ready_trials() -> FromClause:
+    return trials.join(studies, studies.c.id == trials.c.study_id).join(
+        boards, and_(boards.c.study_id == trials.c.study_id, boards.c.task == trials.c.task)
+    )
+
+
+def _is_ready() -> ColumnElement[bool]:
+    # A draining study has no trials left but those that ran before; they may be run again.
+    return and_(state_is(TrialState.READY), or_(studies.c.state == "running", studies.c.state == "draining"))
+
+
+def _lease_ready(connection: Connection, request: ClaimRequest, now: Instant, lease: int) -> Sequence[Any]:
+    """Lease the trials whose turn it is, in one statement; trials that others are just leasing are passed over."""
+    asking = Asking.of(request)
+    announced = {"announced": sorted(asking.tasks), "labels": sorted(asking.labels)}
+    return connection.execute(_LEASE_READY, {**announced, **new_lease(request, now, lease)}).all()
+
+
+def new_lease(request: ClaimRequest, now: Instant, lease: int) -> dict[str, Any]:
+    """What a claim writes to the trials that it leases; `slots` is how many it wants."""
+    return {
+        "slots": request.slots,
+        "prefix": secrets.token_hex(12) + "-",
+        "worker": request.worker.id,
+        "now": now,
+        "expires": now + lease,
+    }
+
+
+ASSIGNED = (
+    trials.c.id,
+    trials.c.study_id,
+    trials.c.task,
+    trials.c.token,
+    trials.c.attempt,
+    trials.c.lease_expires_at,
+    trials.c.phase,
+    trials.c.number,
+    trials.c.seed,
+    trials.c.configuration,
+)
+_STILL_HELD = (
+    select(*ASSIGNED)
+    .join(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
+    .where(_OF_REQUEST, state_is(TrialState.RUNNING))
+    .order_by(trials.c.id)
+)
+
+
+def lease_statement(
+    announced: Select[Any] | BindParameter[Any], labels: Select[Any] | BindParameter[Any], slots: ColumnElement[int]
+) -> ReturningUpdate[Any]:
+    """Leases the ready trials whose turn it is. It needs, besides, `prefix`, `worker`, `now` and `expires`.
+
+    announced: the worker's (task, fingerprint) pairs. labels: its labels. slots: so many trials at most.
+    """
+    running = (
+        select(trials.c.study_id, func.count().label("number"))
+        .where(state_is(TrialState.RUNNING))
+        .group_by(trials.c.study_id)
+        .cte("running")
+    )
+    unmet = select(requirements.c.label).where(
+        requirements.c.study_id == trials.c.study_id,
+        requirements.c.label.not_in(labels),
+    )
+    met = tuple_(boards.c.task, func.coalesce(boards.c.fingerprint, ""))
+    place = func.row_number().over(partition_by=trials.c.study_id, order_by=(trials.c.ready_at, trials.c.id))
+    turns = (
+        select(trials.c.id, studies.c.priority, (place + func.coalesce(running.c.number, 0)).label("turn"))
+        .select_from(_ready_trials().outerjoin(running, running.c.study_id == trials.c.study_id))
+        .where(_is_ready(), met.in_(announced), not_(unmet.exists()))
+        .cte("turns")
+    )
+    chosen = (
+        select(trials.c.id)
+        .join(turns, turns.c.id == trials.c.id)
+        .where(state_is(TrialState.READY))
+        .order_by(turns.c.priority.desc(), turns.c.turn, trials.c.ready_at, trials.c.id)
+        .limit(slots)
+        .with_for_update(of=trials, skip_locked=True)
+        .cte("chosen")
+        .prefix_with("MATERIALIZED", dialect="postgresql")  # evaluated once, so that it locks what it returns
+    )
+    return (
+        update(trials)
+        .where(trials.c.id.in_(select(chosen.c.id)), state_is(TrialState.READY))
+        .values(
+            state=TrialState.RUNNING,
+            attempt=trials.c.attempt + 1,
+            token=bindparam("prefix", type_=String) + cast(trials.c.id, String),
+            worker_id=bindparam("worker"),
+            lease_expires_at=bindparam("expires"),
+            started_at=func.coalesce(trials.c.started_at, bindparam("now", type_=BigInteger)),
+            stop_requested=False,
+            stop_reason="",
+        )
+        .returning(*ASSIGNED)
+    )
+
+
+# Statements of the busiest routes are made once: to make one takes SQLAlchemy longer than to run it.
+_LEASE_READY = lease_statement(
+    bindparam("announced", expanding=True), bindparam("labels", expanding=True), bindparam("slots", type_=Integer)
+)
+_READY_GROUPS = (
+    select(
+        trials.c.study_id,
+        trials.c.task,
+        boards.c.fingerprint,
+        exists().where(requirements.c.study_id == trials.c.study_id).label("has_requirements"),
+        func.count().label("number"),
+    )
+    .select_from(_ready_trials())
+    .where(_is_ready())
+    .group_by(trials.c.study_id, trials.c.task, boards.c.fingerprint)
+)
+
+
+def _assignments(connection: Connection, known: Known, rows: Sequence[Any], now: Instant) -> list[Assignment]:
+    return [assignment(known.board(connection, row.study_id, row.task), known, row, now) for row in rows]
+
+
+def assignment(board: Board, known: Known, row: Any, now: Instant) -> Assignment:
+    """A leased trial as its worker is told of it."""
+    known.note(row.token, Leased(row.id, row.attempt, row.phase, board))
+    configuration = Configuration.model_validate(row.configuration)
+    return Assignment(
+        trial_id=row.id,
+        token=row.token,
+        attempt=row.attempt,
+        lease_seconds=max(row.lease_expires_at - now, 0) / SECOND,
+        study=board.study,
+        task=row.task,
+        schedule=str(configuration.schedule["type"]),
+        phase=row.phase,
+        number=row.number,
+        seed=row.seed,
+        epochs=board.definition.epochs,
+        configuration=configuration,
+        metric=board.metric,
+        direction=board.direction,
+        at=board.definition.objective.at,
+        early_stopping=board.definition.early_stopping,
+        score_on_test=row.phase == "confirm",
+    )

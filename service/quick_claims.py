@@ -1,0 +1,137 @@
+"""Most claims, in two statements of one transaction, sent together. On PostgreSQL alone.
+
+These are the claims of workers that say of themselves what they have said before. All others, and those that come
+once more, go the long way of `service.claiming`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy import ARRAY, BigInteger, Engine, Integer, Select, String, bindparam, exists, func, or_, select, true
+from sqlalchemy.sql.expression import insert, update
+
+from service import roster
+from service.claiming import ASSIGNED, Claimed, assignment, lease_statement, new_lease
+from service.clock import Clock, Instant
+from service.database import reading
+from service.known import Board, Known
+from service.own_connection import OwnConnection, Statement
+from service.roster import Asking
+from service.tables import attempts, workers
+from studies.protocol import ClaimRequest
+
+
+class QuickClaims:
+    """Leases trials over a connection of its own. For one thread."""
+
+    def __init__(self, engine: Engine, known: Known, clock: Clock, lease: int) -> None:
+        self._engine = engine
+        self._connection = OwnConnection(engine)
+        self._known = known
+        self._clock = clock
+        self._lease = lease
+
+    def accept(self, requests: Sequence[ClaimRequest]) -> list[Claimed | None]:
+        """What the claims got; None for each that has to go the long way. Each is of another worker."""
+        if not self._connection.possible:
+            return [None] * len(requests)
+        now = self._clock()
+        rows = self._connection.use(lambda connection: _lease(connection, requests, now, self._lease))
+        return [None] * len(requests) if rows is None else [self._claimed(of_one, now) for of_one in rows]
+
+    def close(self) -> None:
+        """Give the connection back."""
+        self._connection.close()
+
+    def _claimed(self, rows: Sequence[Any], now: Instant) -> Claimed | None:
+        if not rows:
+            return None
+        leased = sorted((row for row in rows if row.id is not None), key=lambda row: row.id)
+        return Claimed([assignment(self._board(row), self._known, row, now) for row in leased] or None)
+
+    def _board(self, row: Any) -> Board:
+        found = self._known.met(row.study_id, row.task)
+        if found is not None:
+            return found
+        with reading(self._engine) as connection:
+            return self._known.board(connection, row.study_id, row.task)
+
+
+def _lease(
+    connection: psycopg.Connection[Any], requests: Sequence[ClaimRequest], now: Instant, lease: int
+) -> list[list[Any]]:
+    """For each claim nothing if it has to go the long way, else a row for each trial; an empty one if it got none."""
+    ids = [request.worker.id for request in requests]
+    with connection.pipeline(), connection.transaction():
+        connection.execute(_LOCK, [ids])
+        cursors = [_CLAIM.execute(connection, _sent(request, now, lease)) for request in requests]
+    return [cursor.fetchall() for cursor in cursors]
+
+
+def _sent(request: ClaimRequest, now: Instant, lease: int) -> dict[str, Any]:
+    asking = Asking.of(request)
+    return {
+        **new_lease(request, now, lease),
+        "tasks": [task for task, _ in asking.tasks],
+        "fingerprints": [fingerprint for _, fingerprint in asking.tasks],
+        "labels": list(asking.labels),
+        "request": request.request_id,
+        "digest": roster.digest(request),
+    }
+
+
+_LOCK = "SELECT id FROM workers WHERE id = ANY(%s) ORDER BY id FOR UPDATE"
+"""A statement of its own: what comes after it sees what a claim that it has waited for has done."""
+
+
+def _claim_statement() -> Select[Any]:
+    now, worker, slots = (
+        bindparam("now", type_=BigInteger),
+        bindparam("worker", type_=String),
+        bindparam("slots", type_=Integer),
+    )
+    of_request = (attempts.c.request_id == bindparam("request"), attempts.c.worker_id == worker)
+    may = (
+        select(true().label("may"))
+        .where(
+            workers.c.id == worker,
+            workers.c.announcement == bindparam("digest"),
+            or_(workers.c.barred_until.is_(None), workers.c.barred_until <= now),
+            ~exists().where(*of_request),
+        )
+        .cte("may")
+    )
+    task, fingerprint = bindparam("tasks", type_=ARRAY(String)), bindparam("fingerprints", type_=ARRAY(String))
+    announced = func.unnest(task, fingerprint).table_valued("task", "fingerprint", name="announced").render_derived()
+    most = select(func.count() * slots).select_from(may).scalar_subquery()
+    labels = select(func.unnest(bindparam("labels", type_=ARRAY(String))))
+    leased = lease_statement(select(announced.c.task, announced.c.fingerprint), labels, most).cte("leased")
+    noted = insert(attempts).from_select(
+        ["trial_id", "attempt", "token", "request_id", "worker_id", "fingerprint", "started_at"],
+        select(
+            leased.c.id,
+            leased.c.attempt,
+            leased.c.token,
+            bindparam("request", type_=String),
+            worker,
+            func.nullif(announced.c.fingerprint, ""),
+            now,
+        ).join(announced, announced.c.task == leased.c.task),
+    )
+    free = slots - select(func.count()).select_from(leased).scalar_subquery()
+    heard = (
+        update(workers)
+        .where(workers.c.id == worker, exists(select(may.c.may)))
+        .values(free_slots=free, last_seen_at=now)
+    )
+    return (
+        select(*(leased.c[column.name] for column in ASSIGNED))
+        .select_from(may.outerjoin(leased, true()))
+        .add_cte(noted.cte("noted"), heard.cte("heard"))
+    )
+
+
+_CLAIM = Statement.of(_claim_statement())
