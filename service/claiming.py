@@ -21,6 +21,7 @@ from sqlalchemy import (
     String,
     and_,
     bindparam,
+    case,
     cast,
     exists,
     func,
@@ -37,7 +38,7 @@ from service.clock import SECOND, Instant
 from service.database import insert
 from service.known import Board, Known, Leased
 from service.roster import Asking
-from service.tables import attempts, boards, requirements, state_is, studies, trials
+from service.tables import attempts, boards, requirements, state_is, studies, trials, workers
 from studies.configuration import Configuration
 from studies.protocol import Assignment, ClaimRequest
 from studies.trial import TrialState
@@ -107,17 +108,22 @@ class Group:
     task: tuple[str, str]
     labels: frozenset[str]
     number: int
+    not_for: str | None = None
+    """The worker that they have just crashed on, while another one is alive."""
 
     def suits(self, asking: Asking) -> bool:
         """Whether a claim may have these."""
-        return self.task in asking.tasks and self.labels <= asking.labels
+        return self.task in asking.tasks and self.labels <= asking.labels and self.not_for != asking.worker
 
 
-def ready_groups(connection: Connection) -> list[Group]:
+def ready_groups(connection: Connection, now: Instant) -> list[Group]:
     """All ready trials of studies that hand trials out, counted by what a worker needs for them."""
-    rows = connection.execute(_READY_GROUPS).all()
+    rows = connection.execute(_READY_GROUPS, _elsewhere(now)).all()
     labels = required_labels(connection, {row.study_id for row in rows if row.has_requirements})
-    return [Group((row.task, row.fingerprint or ""), labels.get(row.study_id, frozenset()), row.number) for row in rows]
+    return [
+        Group((row.task, row.fingerprint or ""), labels.get(row.study_id, frozenset()), row.number, row.not_for)
+        for row in rows
+    ]
 
 
 def required_labels(connection: Connection, study_ids: Collection[int]) -> dict[int, frozenset[str]]:
@@ -141,6 +147,21 @@ def _is_ready() -> ColumnElement[bool]:
     return and_(state_is(TrialState.READY), or_(studies.c.state == "running", studies.c.state == "draining"))
 
 
+ELSEWHERE_SECONDS = 60
+"""For so long a trial that has crashed is for other workers than the one it crashed on, if there are any."""
+
+
+def _elsewhere(now: Instant) -> dict[str, Instant]:
+    return {"heard_since": roster.alive_since(now), "crashed_since": now - ELSEWHERE_SECONDS * SECOND}
+
+
+def _not_for() -> ColumnElement[str | None]:
+    """The worker that a ready trial is not for: the one that it has just crashed on, if another one is alive."""
+    another = exists().where(workers.c.id != trials.c.worker_id, workers.c.last_seen_at >= bindparam("heard_since"))
+    crashed = and_(trials.c.crashed > 0, trials.c.ready_at > bindparam("crashed_since"))
+    return case((crashed, case((another, trials.c.worker_id))))
+
+
 def _lease_ready(connection: Connection, request: ClaimRequest, now: Instant, lease: int) -> Sequence[Any]:
     """Lease the trials whose turn it is, in one statement; trials that others are just leasing are passed over."""
     asking = Asking.of(request)
@@ -156,6 +177,7 @@ def new_lease(request: ClaimRequest, now: Instant, lease: int) -> dict[str, Any]
         "worker": request.worker.id,
         "now": now,
         "expires": now + lease,
+        **_elsewhere(now),
     }
 
 
@@ -182,7 +204,7 @@ _STILL_HELD = (
 def lease_statement(
     announced: Select[Any] | BindParameter[Any], labels: Select[Any] | BindParameter[Any], slots: ColumnElement[int]
 ) -> ReturningUpdate[Any]:
-    """Leases the ready trials whose turn it is. It needs, besides, `prefix`, `worker`, `now` and `expires`.
+    """Leases the ready trials whose turn it is. It needs, besides, what `new_lease` gives.
 
     announced: the worker's (task, fingerprint) pairs. labels: its labels. slots: so many trials at most.
     """
@@ -202,6 +224,7 @@ def lease_statement(
         select(trials.c.id, studies.c.priority, (place + func.coalesce(running.c.number, 0)).label("turn"))
         .select_from(_ready_trials().outerjoin(running, running.c.study_id == trials.c.study_id))
         .where(_is_ready(), met.in_(announced), not_(unmet.exists()))
+        .where(_not_for().is_distinct_from(bindparam("worker", type_=String)))
         .cte("turns")
     )
     chosen = (
@@ -241,11 +264,12 @@ _READY_GROUPS = (
         trials.c.task,
         boards.c.fingerprint,
         exists().where(requirements.c.study_id == trials.c.study_id).label("has_requirements"),
+        _not_for().label("not_for"),
         func.count().label("number"),
     )
     .select_from(_ready_trials())
     .where(_is_ready())
-    .group_by(trials.c.study_id, trials.c.task, boards.c.fingerprint)
+    .group_by(trials.c.study_id, trials.c.task, boards.c.fingerprint, "not_for")
 )
 
 

@@ -42,9 +42,10 @@ def judge(connection: Connection, study_id: int) -> None:
         .order_by(attempts.c.ended_at.desc(), attempts.c.trial_id.desc())
         .limit(SAME_FAILURES)
     ).all()
-    if reason := common_reason([(row.end, row.reason) for row in rows]):
+    reason = common_reason([(row.end, row.reason) for row in rows])
+    if reason is not None:
         connection.execute(
             update(studies)
             .where(studies.c.id == study_id, studies.c.state == "running")
-            .values(state="paused", paused_because=f"its last {SAME_FAILURES} attempts all failed alike: {reason}")
+            .values(state="paused", paused_because=f"its last {SAME_FAILURES} attempts all failed alike: {reason or 'without a reason'}")
         )

@@ -39,7 +39,7 @@ def wanted(connection: Connection, now: Instant, ahead: int = 0) -> list[Planned
 
     ahead: so many slots that are busy are counted as free.
     """
-    slots = unserved(_free_slots(connection, now, ahead), ready_groups(connection))
+    slots = unserved(_free_slots(connection, now, ahead), ready_groups(connection, now))
     if not slots:
         return []
     plan = _Plan(connection, sum(worker.free for worker in slots))
@@ -48,7 +48,7 @@ def wanted(connection: Connection, now: Instant, ahead: int = 0) -> list[Planned
 
 
 _ALIVE = (
-    select(workers.c.fingerprints, workers.c.labels, workers.c.backend, workers.c.free_slots, workers.c.slots)
+    select(workers.c.id, workers.c.fingerprints, workers.c.labels, workers.c.backend, workers.c.free_slots, workers.c.slots)
     .where(
         workers.c.last_seen_at >= bindparam("since"),
         or_(workers.c.free_slots > 0, bindparam("ahead", type_=Integer) > 0),
@@ -61,7 +61,10 @@ _ALIVE = (
 def _free_slots(connection: Connection, now: Instant, ahead: int) -> list[Slots]:
     rows = connection.execute(_ALIVE, {"since": roster.alive_since(now), "now": now, "ahead": ahead}).all()
     slots = [
-        Slots(Asking(frozenset(row.fingerprints.items()), frozenset(as_pairs(row.labels, row.backend))), row.free_slots)
+        Slots(
+            Asking(frozenset(row.fingerprints.items()), frozenset(as_pairs(row.labels, row.backend)), row.id),
+            row.free_slots,
+        )
         for row in rows
     ]
     return looking_ahead(slots, [row.slots - row.free_slots for row in rows], ahead)

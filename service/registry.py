@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, func, select, update
 
 from service import queue, range_tests, roster
+from service.claiming import required_labels
 from service.clock import SECOND, Instant, iso, iso_or_none
 from service.database import insert_many, insert_new, new_rows
 from service.tables import JOINT_LANE, arms, boards, requirements, studies, tasks, trials, workers
@@ -264,6 +265,7 @@ def view(connection: Connection, name: str, now: Instant) -> StudyView:
             *([f"the service paused this study: {row.paused_because}"] if row.paused_because else []),
             *([f"the search was ended early: {row.search_closed}"] if row.search_closed else []),
             *_other_fingerprints(connection, row.id, now),
+            *(_unmet(connection, row.id, now) if row.state == "running" else []),
             *_warnings(connection, row.state, definition, progress, waiting, tests),
         ],
     )
@@ -323,6 +325,14 @@ def _other_fingerprints(connection: Connection, study_id: int, now: Instant) -> 
                 "other data or code; they are given no trials of it, and results are not pooled"
             )
     return found
+
+
+def _unmet(connection: Connection, study_id: int, now: Instant) -> list[str]:
+    """What a study asks of workers, if none that is alive has all of it: a sentence."""
+    required = required_labels(connection, [study_id]).get(study_id, frozenset())
+    if not required or any(required <= labels for labels in roster.labels_now(connection, now)):
+        return []
+    return [f"no worker that is alive has {', '.join(sorted(required))}, which this study requires; its trials wait"]
 
 
 def _warnings(

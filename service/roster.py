@@ -40,10 +40,11 @@ def bar_seconds(failures: int) -> int:
 
 @dataclass(frozen=True)
 class Asking:
-    """What decides which trials a claim may have: (task, fingerprint) pairs, and labels as `key=value`."""
+    """What decides which trials a claim may have: (task, fingerprint) pairs, labels as `key=value`, and who asks."""
 
     tasks: frozenset[tuple[str, str]]
     labels: frozenset[str]
+    worker: str = ""
 
     @classmethod
     def of(cls, request: ClaimRequest) -> Asking:
@@ -51,6 +52,7 @@ class Asking:
         return cls(
             frozenset((task.name, task.fingerprint or "") for task in request.tasks),
             frozenset(as_pairs(request.worker.labels, request.worker.backend)),
+            request.worker.id,
         )
 
     @classmethod
@@ -198,6 +200,12 @@ def announced_now(connection: Connection, now: Instant) -> dict[str, Counter[str
         for task, fingerprint in row.fingerprints.items():
             found.setdefault(task, Counter())[fingerprint] += 1
     return found
+
+
+def labels_now(connection: Connection, now: Instant) -> list[frozenset[str]]:
+    """The labels, as `key=value`, of each worker that is alive."""
+    alive = select(workers.c.labels, workers.c.backend).where(workers.c.last_seen_at >= alive_since(now))
+    return [frozenset(as_pairs(row.labels, row.backend)) for row in connection.execute(alive)]
 
 
 def list_workers(connection: Connection, now: Instant) -> list[WorkerView]:

@@ -84,14 +84,15 @@ def unserved(slots: Iterable[Slots], ready: Iterable[Group]) -> list[Slots]:
     >>> [left.free for left in unserved([Slots(both, 2), Slots(one, 1)], [Group(("b", "f"), frozenset(), 1)])]
     [1, 1]
     """
-    left = Counter({(group.task, group.labels): group.number for group in ready})
+    groups = sorted(ready, key=lambda group: (group.task, sorted(group.labels), group.not_for or ""))
+    left = [group.number for group in groups]
     result = []
     for worker in slots:
         free = worker.free
-        for task, labels in sorted(left, key=lambda key: (key[0], sorted(key[1]))):
-            if task in worker.asking.tasks and labels <= worker.asking.labels:
-                served = min(free, left[task, labels])
-                left[task, labels] -= served
+        for place, group in enumerate(groups):
+            if group.suits(worker.asking):
+                served = min(free, left[place])
+                left[place] -= served
                 free -= served
         if free:
             result.append(Slots(worker.asking, free))

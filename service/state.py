@@ -61,7 +61,7 @@ class Arena:
             settings,
             engine,
             clock,
-            ReadyWatch(engine),
+            ReadyWatch(engine, clock),
             Together(engine, claim, lambda request: [request.worker.id], at_once=quick_claims.accept),
             Together(
                 engine,

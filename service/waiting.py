@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from starlette.concurrency import run_in_threadpool
 
 from service.claiming import Group, ready_groups
+from service.clock import Clock
 from service.database import ChangeSignal, is_away, reading, without_statement
 from service.roster import Asking
 
@@ -34,8 +35,9 @@ class _Waiting:
 class ReadyWatch:
     """Wakes as many waiting claims as there are ready trials for. Looks only while somebody waits."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, clock: Clock) -> None:
         self._engine = engine
+        self._clock = clock
         self._signal = ChangeSignal(engine)
         self._waiting: list[_Waiting] = []
         self._someone_came = False
@@ -98,7 +100,7 @@ class ReadyWatch:
         if not self._signal.changed() and not someone_came:
             return None
         with reading(self._engine) as connection:
-            return ready_groups(connection)
+            return ready_groups(connection, self._clock())
 
     def _wake(self, groups: Sequence[Group]) -> None:
         for group in groups:

@@ -38,11 +38,10 @@ from studies.protocol import (
     TrialResult,
     WorkerInfo,
 )
-from studies.trial import score
 from workers import checkpoints, side_thread
 from workers import models as kept_models
 from workers.courier import Answered, Claimed, Claimer, Courier
-from workers.gpus import Gpus, Place, environment, places, used
+from workers.gpus import Gpus, Place, places, used
 from workers.labels import read_labels, with_gpu
 from workers.pipe import (
     Abandon,
@@ -61,8 +60,10 @@ from workers.pipe import (
     Unusable,
 )
 from workers.process import PRINTED_BYTES, TrainingProcess
+from workers.processes import HANG_SECONDS, Died, Processes, Said
 from workers.side_thread import SideThreadFailed
 from workers.signals import told_of_signals
+from workers.slots import Run, Slot
 
 log = logging.getLogger(__name__)
 
@@ -76,20 +77,9 @@ QUIT_SECONDS = 2.0
 """How long the training processes may take to drop their trials when the worker ends."""
 FLUSH_SECONDS = 5.0
 """How long the end of the worker may take to bring the service what is left to say."""
-STARTS_IN_A_ROW = 3
-"""So many training processes that die before they are ready end the worker."""
-PROCESS_SECONDS = 900.0
-"""So old, a training process is replaced when its trial ends: TensorFlow 2.21 keeps 1.5 MB and more of each model."""
-
-HANG_SECONDS = 600.0
-"""So long without the end of a batch, a training process is taken to hang. The load of data and the compilation of
-the first step count as no progress, and of large models they take minutes."""
-START_SECONDS = 600.0
-"""The least that a training process gets until it is ready: it loads Keras, and the data of every task."""
-STACK_SECONDS = 1.0
-"""How long a process that hangs has to write down where, before it is killed."""
 STOPPED_SECONDS = 5.0
 """An agent that looks at its processes so much later than it meant to was itself stopped meanwhile."""
+
 
 _NOT_LET_IN = (401, 403)
 
@@ -164,97 +154,13 @@ def run_agent(
 
 
 @dataclass(frozen=True)
-class _Said:
-    """A training process has said something."""
-
-    process: TrainingProcess
-    message: TrainerMessage
-
-
-@dataclass(frozen=True)
-class _Died:
-    """A training process is dead, and everything that it said has been told."""
-
-    process: TrainingProcess
-
-
-@dataclass(frozen=True)
 class _AskedToEnd:
     """A signal has come."""
 
     signal_name: str
 
 
-_Event = _Said | _Died | _AskedToEnd | Claimed | Answered | SideThreadFailed
-
-
-# --- what is known
-
-
-@dataclass
-class _Slot:
-    """A place for one trial at a time.
-
-    ready: its process has announced its tasks and takes trials; retiring: it has been told to quit.
-    hung: how its process hangs, if it does, in words; at `kill_at` it is killed.
-    """
-
-    number: int
-    place: Place
-    process: TrainingProcess | None = None
-    hello: Hello | None = None
-    started_at: float = 0.0
-    ready: bool = False
-    retiring: bool = False
-    failed_starts: int = 0
-    start_at: float = 0.0
-    run: _Run | None = None
-    hung: str = ""
-    kill_at: float = math.inf
-
-    def due_at(self, hang_seconds: float) -> float:
-        """When something is to be done if nothing is heard: a start, the end of patience, a kill; inf for never."""
-        if self.process is None:
-            return self.start_at
-        if self.hung:
-            return self.kill_at
-        if self.ready and self.run is None:
-            return math.inf
-        return self.process.quiet_since + (hang_seconds if self.ready else max(hang_seconds, START_SECONDS))
-
-
-@dataclass
-class _Run:
-    """A trial on lease; without a slot it waits for one."""
-
-    assignment: Assignment
-    slot: _Slot | None = None
-    checkpoint: Path | None = None
-    told_to_stop: bool = False
-    values: list[tuple[int, float | None]] = field(default_factory=list)
-
-    @property
-    def label(self) -> str:
-        """The trial, for the log."""
-        a = self.assignment
-        if a.phase == "range_test":
-            return f"{a.study}/{a.task} range test"
-        return f"{a.study}/{a.task}/{a.schedule} {a.phase} trial {a.number}"
-
-    @property
-    def ids(self) -> dict[str, object]:
-        """What a line of the log is about."""
-        a = self.assignment
-        return {"study": a.study, "trial": a.trial_id, "attempt": a.attempt}
-
-    def verdict(self, outcome: str) -> str:
-        """How it went, for the log."""
-        found = score(self.values, self.assignment.direction)
-        best = self.assignment.at == "best_validation"
-        value, epoch = (found.best, found.best_epoch) if best else (found.last, found.last_epoch)
-        if value is None:
-            return outcome
-        return f"{outcome}, {self.assignment.metric} {value:.5g} at epoch {epoch}, {len(self.values)} epochs"
+_Event = Said | Died | _AskedToEnd | Claimed | Answered | SideThreadFailed
 
 
 class _Agent:
@@ -278,18 +184,18 @@ class _Agent:
         self._id = worker_id
         self._name = name
         self._url = client.url
-        self._command = command
-        self._task_specs = task_specs
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._claimer = Claimer(client, self._events.put)
         self._gpus = gpus
         self._labels = labels
-        self._hang_seconds = hang_seconds
         self._courier = Courier(client, self._id, report_interval, self._events.put, self._devices)
-        self._slots = [_Slot(number, place) for number, place in enumerate(where)]
+        self._slots = [Slot(number, place) for number, place in enumerate(where)]
+        self._processes = Processes(
+            self._slots, command, task_specs, hang_seconds, self._events.put, self._give_up_run
+        )
         self._hello: Hello | None = None
         self._claiming = False
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, Run] = {}
         """The trials on lease, by token."""
         self._unanswered_ends: set[str] = set()
         self._checkpoint_folder = checkpoint_folder.resolve() if checkpoint_folder is not None else None
@@ -310,13 +216,13 @@ class _Agent:
         self._courier.start()
         try:
             while True:
-                self._start_processes()
-                self._end_hung_processes()
+                self._processes.start()
+                self._processes.end_hung()
                 self._fill_slots()
-                until = min(slot.due_at(self._hang_seconds) for slot in self._slots)
+                until = self._processes.due_at()
                 event = self._next_event(until)
                 if time.monotonic() > until + STOPPED_SECONDS:
-                    self._begin_watch_anew()
+                    self._processes.watch_anew()
                 if isinstance(event, _AskedToEnd):
                     log.info("%s: handing back what is not finished", event.signal_name)
                     self._suspend_runs()
@@ -327,43 +233,6 @@ class _Agent:
             self._end()
 
     # --- the loop's steps
-
-    def _start_processes(self) -> None:
-        for slot in self._slots:
-            if slot.process is None and time.monotonic() >= slot.start_at:
-                slot.process = TrainingProcess(self._command, self._task_specs, environment(slot.place, os.environ))
-                slot.started_at = time.monotonic()
-                side_thread.start(f"slot {slot.number}", partial(self._listen, slot.process), self._events.put)
-
-    def _listen(self, process: TrainingProcess) -> None:
-        for message in process.messages():
-            self._events.put(_Said(process, message))
-        self._events.put(_Died(process))
-
-    def _end_hung_processes(self) -> None:
-        now = time.monotonic()
-        for slot in self._slots:
-            if slot.process is None or now < slot.due_at(self._hang_seconds):
-                continue
-            if slot.hung:
-                slot.kill_at = math.inf
-                # Before it is dead: a process that waits for a device in the kernel may never be.
-                self._give_up_run(slot, slot.hung, slot.process.log_end())
-                slot.process.send_kill()
-                continue
-            if slot.ready:
-                slot.hung = f"hung: no batch ended for {self._hang_seconds:g} s"
-            else:
-                slot.hung = f"the training process was silent for {max(self._hang_seconds, START_SECONDS):g} s"
-            slot.kill_at = now + STACK_SECONDS
-            log.warning("slot %d: %s; killing the training process (--hang-seconds)", slot.number, slot.hung)
-            slot.process.ask_for_stack()
-
-    def _begin_watch_anew(self) -> None:
-        # Whatever has stopped this process, a batch system perhaps, has stopped those that it watches, too.
-        for slot in self._slots:
-            if slot.process is not None:
-                slot.process.quiet_since = time.monotonic()
 
     def _fill_slots(self) -> None:
         idle = [slot for slot in self._slots if slot.ready and slot.run is None and not slot.hung]
@@ -396,7 +265,7 @@ class _Agent:
     def _devices(self) -> list[Device]:
         return self._gpus.read(time.monotonic())
 
-    def _start_run(self, run: _Run, slot: _Slot) -> None:
+    def _start_run(self, run: Run, slot: Slot) -> None:
         assert slot.process is not None
         run.slot, slot.run = slot, run
         run.checkpoint = self._checkpoint_of(run.assignment, slot)
@@ -414,7 +283,7 @@ class _Agent:
             slot.process.send(Stop(token=run.assignment.token))
         log.info("%s: started (attempt %d)", run.label, run.assignment.attempt, extra=run.ids)
 
-    def _checkpoint_of(self, assignment: Assignment, slot: _Slot) -> Path | None:
+    def _checkpoint_of(self, assignment: Assignment, slot: Slot) -> Path | None:
         if self._checkpoint_folder is None or slot.hello is None or assignment.phase == "range_test":
             return None
         return self._checkpoint_folder / checkpoints.file_name(
@@ -424,7 +293,7 @@ class _Agent:
             versions=slot.hello.versions,
         )
 
-    def _fingerprint(self, assignment: Assignment, slot: _Slot) -> str:
+    def _fingerprint(self, assignment: Assignment, slot: Slot) -> str:
         """The fingerprint of the trial's task, as the slot's process has announced it."""
         tasks = [] if slot.hello is None else slot.hello.tasks
         return next((task.fingerprint or "" for task in tasks if task.name == assignment.task), "")
@@ -442,10 +311,10 @@ class _Agent:
 
     def _handle(self, event: _Event) -> None:
         match event:
-            case _Said(process, message):
-                self._on_message(self._slot_of(process), message)
-            case _Died(process):
-                self._on_death(self._slot_of(process), process)
+            case Said(process, message):
+                self._on_message(self._processes.slot_of(process), message)
+            case Died(process):
+                self._on_death(process)
             case Claimed(trials):
                 self._on_claimed(trials)
             case Answered(token, final, answer):
@@ -460,7 +329,7 @@ class _Agent:
             case SideThreadFailed(error):
                 raise error
 
-    def _on_message(self, slot: _Slot, message: TrainerMessage) -> None:
+    def _on_message(self, slot: Slot, message: TrainerMessage) -> None:
         match message:
             case Hello():
                 self._on_hello(slot, message)
@@ -480,10 +349,10 @@ class _Agent:
                 self._on_run_over(message, slot)
                 if isinstance(message, Raised) and message.out_of_memory:
                     log.warning("slot %d: the training process ran out of memory; starting a fresh one", slot.number)
-                    self._retire(slot)
-                self._retire_if_old(slot)
+                    self._processes.retire(slot)
+                self._processes.retire_if_old(slot)
 
-    def _on_hello(self, slot: _Slot, hello: Hello) -> None:
+    def _on_hello(self, slot: Slot, hello: Hello) -> None:
         if not hello.tasks:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in hello.unavailable.items())
             raise TaskError(f"no task can be run here: {reasons}")
@@ -501,7 +370,7 @@ class _Agent:
                 log.info("task %s cannot be run here: %s", name, reason)
         self._hello = hello
 
-    def _on_run_over(self, message: Ended | Raised | Dropped, slot: _Slot) -> None:
+    def _on_run_over(self, message: Ended | Raised | Dropped, slot: Slot) -> None:
         run = self._runs.pop(message.token, None)
         if run is None:
             # It was abandoned, and now writes no more.
@@ -520,33 +389,11 @@ class _Agent:
         self._tell_end(TrialResult(trial_id=run.assignment.trial_id, **result))
         log.info("%s: %s", run.label, run.verdict(message.outcome), extra=run.ids)
 
-    def _retire_if_old(self, slot: _Slot) -> None:
-        if time.monotonic() - slot.started_at > PROCESS_SECONDS:
-            self._retire(slot)
-
-    def _retire(self, slot: _Slot) -> None:
-        if slot.process is not None and not slot.retiring:
-            slot.ready, slot.retiring = False, True
-            slot.process.send(Quit())
-
-    def _on_death(self, slot: _Slot, process: TrainingProcess) -> None:
-        how, log_end = slot.hung or process.how_it_died(), process.log_end()
-        process.close()
-        run, was_ready, retired = slot.run, slot.ready, slot.retiring
-        self._give_up_run(slot, how, log_end)
-        slot.process, slot.run, slot.ready, slot.retiring, slot.hung = None, None, False, False, ""
+    def _on_death(self, process: TrainingProcess) -> None:
+        run = self._processes.slot_of(process).run
+        self._processes.bury(process)
         if run is not None:
             self._remove_checkpoint(run.assignment.token)
-        if retired:
-            return
-        if was_ready:
-            log.warning("slot %d: %s; starting a fresh one", slot.number, how)
-            return
-        slot.failed_starts += 1
-        if slot.failed_starts >= STARTS_IN_A_ROW:
-            raise TrainerFailed(f"{how} before it was ready, {slot.failed_starts} times in a row:\n{log_end}")
-        log.warning("slot %d: %s before it was ready; starting another", slot.number, how)
-        slot.start_at = time.monotonic() + 0.5 * 2.0 ** (slot.failed_starts - 1)
 
     def _on_claimed(self, trials: Sequence[Assignment]) -> None:
         self._claiming = False
@@ -555,7 +402,7 @@ class _Agent:
                 continue
             for old in [run for run in self._runs.values() if run.assignment.trial_id == assignment.trial_id]:
                 self._drop(old, "its lease is void, there is a new one")
-            self._runs[assignment.token] = _Run(assignment)
+            self._runs[assignment.token] = Run(assignment)
             self._courier.hold(assignment)
 
     def _on_answer(self, token: str, final: bool, answer: Answer) -> None:
@@ -586,18 +433,18 @@ class _Agent:
 
     # --- how a run ends
 
-    def _drop(self, run: _Run, why: str) -> None:
+    def _drop(self, run: Run, why: str) -> None:
         token = run.assignment.token
         del self._runs[token]
         self._courier.drop(token)
         self._send(run, Abandon(token=token))
         log.info("%s: abandoned, %s", run.label, why, extra=run.ids)
 
-    def _give_up_run(self, slot: _Slot, how: str, log_end: str) -> None:
+    def _give_up_run(self, slot: Slot, how: str, log_end: str) -> None:
         if slot.run is not None and self._runs.pop(slot.run.assignment.token, None) is not None:
             self._release(slot.run, "crashed", how, log_end)
 
-    def _release(self, run: _Run, cause: Literal["preempted", "crashed"], reason: str, log_end: str = "") -> None:
+    def _release(self, run: Run, cause: Literal["preempted", "crashed"], reason: str, log_end: str = "") -> None:
         self._tell_end(
             TrialRelease(
                 trial_id=run.assignment.trial_id,
@@ -614,7 +461,7 @@ class _Agent:
         self._unanswered_ends.add(end.token)
         self._courier.end(end)
 
-    def _send(self, run: _Run, message: Stop | Suspend | Abandon) -> None:
+    def _send(self, run: Run, message: Stop | Suspend | Abandon) -> None:
         if run.slot is not None and run.slot.process is not None:
             run.slot.process.send(message)
 
@@ -629,9 +476,6 @@ class _Agent:
             self._remove_checkpoint(token)
         else:
             self._spent_checkpoints.pop(token, None)
-
-    def _slot_of(self, process: TrainingProcess) -> _Slot:
-        return next(slot for slot in self._slots if slot.process is process)
 
     # --- the end
 
@@ -679,11 +523,11 @@ class _Agent:
             match event:
                 case None:
                     return
-                case _Died(process):
-                    slot = self._slot_of(process)
+                case Died(process):
+                    slot = self._processes.slot_of(process)
                     process.close()
                     slot.process = None
-                case _Said(process, Progressed() | Epoch() | Ended() | Raised() | Dropped() as message):
-                    self._on_message(self._slot_of(process), message)
+                case Said(process, Progressed() | Epoch() | Ended() | Raised() | Dropped() as message):
+                    self._on_message(self._processes.slot_of(process), message)
                 case Claimed(trials):
                     self._on_claimed(trials)

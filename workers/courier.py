@@ -25,7 +25,7 @@ from studies.protocol import (
 )
 from workers import side_thread
 from workers.outbox import Message, Outbox, parts_of
-from workers.patience import Patience
+from workers.patience import LONGEST_DELAY_SECONDS, Patience
 from workers.side_thread import SideThreadFailed
 
 DEVICES_SECONDS = 30.0
@@ -142,7 +142,7 @@ class Courier:
             reply = patience.attempt(partial(self._send, message))
             if reply is None:
                 # A new epoch must not cut this short, but the end of the worker may.
-                self._closing.wait(patience.delay())
+                self._closing.wait(patience.delay(min(LONGEST_DELAY_SECONDS, self._outbox.heartbeat_seconds)))
                 continue
             with self._changed:
                 self._outbox.acknowledge(message, reply.trials, time.monotonic())

@@ -83,6 +83,11 @@ class Outbox:
         self._report_interval = 0.0
 
     @property
+    def heartbeat_seconds(self) -> float:
+        """How often something is to be heard of the lease that runs out first; inf without leases."""
+        return min((lease.heartbeat_seconds for lease in self._leases.values()), default=float("inf"))
+
+    @property
     def unsaid(self) -> int:
         """The number of results and releases that are not acknowledged yet."""
         return sum(lease.end is not None for lease in self._leases.values())

@@ -53,9 +53,9 @@ class Patience:
             self._failures = 0
         return reply
 
-    def delay(self) -> float:
-        """How long to wait before the next try, in seconds."""
-        return delay_after(self._failures, self._retry_after, random.random())
+    def delay(self, longest: float = LONGEST_DELAY_SECONDS) -> float:
+        """How long to wait before the next try, in seconds; no longer than this if the service does not ask for it."""
+        return delay_after(self._failures, self._retry_after, random.random(), longest)
 
     def _failed(self, error: ServiceError) -> None:
         now = time.monotonic()
@@ -68,13 +68,15 @@ class Patience:
         self._failures += 1
 
 
-def delay_after(failures: int, retry_after_seconds: float | None, chance: float) -> float:
+def delay_after(
+    failures: int, retry_after_seconds: float | None, chance: float, longest: float = LONGEST_DELAY_SECONDS
+) -> float:
     """How long to wait after so many failed tries in a row, in seconds.
 
-    The delays double from FIRST_DELAY_SECONDS to LONGEST_DELAY_SECONDS, each shortened by up to a half. Where
+    The delays double from FIRST_DELAY_SECONDS to `longest`, each shortened by up to a half. Where
     the service has asked for a time itself, it is that time, lengthened by up to a quarter, if it is longer.
     chance: in [0, 1), drawn at random, so that many workers do not come back in the same instant.
     """
-    longest = min(FIRST_DELAY_SECONDS * 2.0 ** min(failures - 1, 20), LONGEST_DELAY_SECONDS)
+    delay = min(FIRST_DELAY_SECONDS * 2.0 ** min(failures - 1, 20), longest)
     asked_for = min(retry_after_seconds or 0.0, LONGEST_RETRY_AFTER_SECONDS)
-    return max(longest * (0.5 + 0.5 * chance), asked_for * (1.0 + 0.25 * chance))
+    return max(delay * (0.5 + 0.5 * chance), asked_for * (1.0 + 0.25 * chance))

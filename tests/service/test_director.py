@@ -403,7 +403,7 @@ def test_a_task_that_was_mended_is_taken_as_announced_last(service: Service, wor
 
 def ready(service: Service) -> int:
     with reading(service.engine) as connection:
-        return sum(group.number for group in ready_groups(connection))
+        return sum(group.number for group in ready_groups(connection, service.clock()))
 
 
 def test_at_a_slow_pace_there_are_as_many_ready_trials_as_free_slots(service: Service) -> None:

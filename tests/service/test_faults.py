@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from service.claiming import ELSEWHERE_SECONDS
 from service.clock import iso
 from service.faults import SAME_FAILURES, common_reason
-from service.roster import AT_ONCE_SECONDS, FIRST_BAR_SECONDS
+from service.roster import AT_ONCE_SECONDS, FIRST_BAR_SECONDS, SILENCE_SECONDS
 from studies.protocol import Assignment
 from studies.trial import TrialState
 from tests.service.support import LEASE_SECONDS, Service, Worker
@@ -26,6 +27,7 @@ CRASHED, FAILED, DONE = ("crashed", "out of memory"), ("failed", "out of memory"
         ([CRASHED] * 4 + [DONE], None),
         ([DONE] + [CRASHED] * 5, None),
         ([CRASHED] * 4 + [("crashed", "killed by SIGSEGV")], None),
+        ([("crashed", "")] * 5, ""),
         ([("diverged", "the loss is NaN")] * 5, None),
         ([("pruned", "the pruner")] * 5, None),
         ([], None),
@@ -35,6 +37,45 @@ def test_a_reason_is_common_if_the_latest_attempts_all_failed_for_it(
     latest: list[tuple[str, str]], reason: str | None
 ) -> None:
     assert common_reason(latest) == reason
+
+
+# --- trials
+
+
+def test_a_trial_that_has_crashed_goes_to_another_worker_first(service: Service, worker: Worker) -> None:
+    submit(service)
+    other = Worker(service.client, id="other")
+    busy = other.next(service)
+    crashed = fail(service, worker, "killed by SIGSEGV")
+    second = worker.next(service)
+    assert second.trial_id != crashed.trial_id, "one more was filled in for the worker it crashed on"
+    worker.finish(second)
+    other.finish(busy)
+    assert other.next(service).trial_id == crashed.trial_id
+
+
+def test_after_a_while_a_trial_that_has_crashed_is_for_the_same_worker_again(service: Service, worker: Worker) -> None:
+    submit(service)
+    other = Worker(service.client, id="other")
+    other.next(service)
+    crashed = fail(service, worker, "killed by SIGSEGV")
+    service.clock.advance(ELSEWHERE_SECONDS - 1)
+    second = worker.next(service)
+    assert second.trial_id != crashed.trial_id
+    worker.finish(second)
+    service.clock.advance(1)
+    assert worker.next(service).trial_id == crashed.trial_id
+
+
+def test_a_trial_that_has_crashed_is_for_the_same_worker_at_once_if_no_other_is_alive(
+    service: Service, worker: Worker
+) -> None:
+    submit(service)
+    other = Worker(service.client, id="other")
+    other.finish(other.next(service))
+    service.clock.advance(SILENCE_SECONDS + 1)
+    crashed = fail(service, worker, "killed by SIGSEGV")
+    assert worker.next(service).trial_id == crashed.trial_id
 
 
 # --- workers
@@ -158,6 +199,12 @@ def test_a_study_whose_attempts_all_fail_alike_is_paused_with_the_reason_and_may
     worker.finish(worker.next(service))
     crowd_fails(service, ["KeyError: 'image_9'"] * (SAME_FAILURES - 1))
     assert service.study_state(name) == "running", "one has succeeded since"
+
+
+def test_a_study_whose_attempts_fail_without_a_reason_is_paused_too(service: Service) -> None:
+    name = submit(service)
+    crowd_fails(service, [""] * SAME_FAILURES)
+    assert service.client.study(name).warnings[0].endswith("all failed alike: without a reason")
 
 
 def test_failures_of_several_kinds_pause_no_study(service: Service) -> None:

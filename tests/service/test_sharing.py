@@ -20,6 +20,11 @@ LABELLED = Asking(frozenset({("a", "f")}), frozenset({"gpu=h200"}))
 NEWER = Asking(frozenset({("a", "g")}), frozenset())
 
 
+def test_ready_trials_of_several_studies_serve_as_many_slots() -> None:
+    ready = [Group(("a", "f"), frozenset(), 1), Group(("a", "f"), frozenset(), 2)]
+    assert unserved([Slots(PLAIN, 4)], ready) == [Slots(PLAIN, 1)]
+
+
 def shares(slots: Sequence[Slots], studies: Sequence[Share], planned: int = 100) -> list[tuple[int, int]]:
     """The trials that slots were given, in order: (study, number)."""
     left = {s.study_id: deque(plan(s.study_id, number) for number in range(planned)) for s in studies}
@@ -157,8 +162,11 @@ def test_a_study_gets_workers_with_its_labels_and_its_backend_alone(service: Ser
     suited = Worker(service.client, "suited", labels={"gpu": "h200", "rack": "b7", "room": "1"}, backend="jax")
     for worker in lacking:
         assert fill_slots(service, worker) == []
+    warning = "no worker that is alive has backend=jax, gpu=h200, rack=b7, which this study requires; its trials wait"
+    assert service.client.study("picky").warnings == [warning]
     assert {trial.state for trial in service.client.trials("picky")} == {"planned"}, "nothing is ready for nobody"
     assert [trial.study for trial in fill_slots(service, suited)] == ["picky"]
+    assert service.client.study("picky").warnings == []
     for worker in lacking:
         assert worker.claim() == []
     submit(service, "easy")

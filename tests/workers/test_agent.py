@@ -20,10 +20,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 START = """
 import logging, sys
-from workers import agent
+from workers import agent, processes
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
 url, slots, process_seconds, trainer, *tasks = sys.argv[1:]
-agent.PROCESS_SECONDS = float(process_seconds)
+processes.PROCESS_SECONDS = float(process_seconds)
 agent.FLUSH_SECONDS = 1.0
 sys.exit(agent.run_agent(url, slots=int(slots), trainer_command=[sys.executable, trainer], tasks=tasks,
                          report_interval_seconds=0.1))

@@ -44,7 +44,7 @@ HANG_SECONDS = 2.0
 START = """
 import json, logging, sys
 from tests.workers.nvml_double import nvml
-from workers import agent
+from workers import agent, processes, slots
 from workers.gpus import Gpus
 
 logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
@@ -52,9 +52,9 @@ url, trainer, gpus_here, options = sys.argv[1:]
 options = json.loads(options)
 stand_in = nvml(*json.loads(gpus_here))
 agent.Gpus = lambda: Gpus(stand_in)
-agent.FLUSH_SECONDS, agent.STACK_SECONDS, agent.STOPPED_SECONDS = 1.0, 0.5, 0.5
+agent.FLUSH_SECONDS, processes.STACK_SECONDS, agent.STOPPED_SECONDS = 1.0, 0.5, 0.5
 if "hangs" in options.get("tasks", []):
-    agent.START_SECONDS = 0.5
+    processes.START_SECONDS = slots.START_SECONDS = 0.5
 sys.exit(agent.run_agent(url, trainer_command=[sys.executable, trainer], report_interval_seconds=0.1, **options))
 """
 
@@ -348,6 +348,16 @@ def test_tries_are_spread_and_a_service_that_names_a_time_is_given_it(
     failures: int, retry_after: float | None, chance: float, seconds: float
 ) -> None:
     assert delay_after(failures, retry_after, chance) == pytest.approx(seconds)
+
+
+def test_a_worker_tries_again_before_its_shortest_lease_runs_out() -> None:
+    outbox = Outbox("worker", 1.0)
+    assert outbox.heartbeat_seconds == float("inf")
+    for seconds in (60.0, 12.0, 30.0):
+        outbox.hold(assignment("digits", lease_seconds=seconds), 0.0)
+    assert outbox.heartbeat_seconds == 4.0
+    assert delay_after(1000, None, 1.0, outbox.heartbeat_seconds) == 4.0
+    assert delay_after(1000, 8.0, 0.0, outbox.heartbeat_seconds) == 8.0
 
 
 def test_the_time_that_a_refusal_names_is_the_last_ones() -> None:

@@ -1,0 +1,82 @@
+"""What the agent knows of its slots, and of the trials on lease."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from studies.protocol import Assignment
+from studies.trial import score
+from workers.gpus import Place
+from workers.pipe import Hello
+from workers.process import TrainingProcess
+
+START_SECONDS = 600.0
+"""The least that a training process gets until it is ready: it loads Keras, and the data of every task."""
+
+
+@dataclass
+class Slot:
+    """A place for one trial at a time.
+
+    ready: its process has announced its tasks and takes trials; retiring: it has been told to quit.
+    hung: how its process hangs, if it does, in words; at `kill_at` it is killed.
+    """
+
+    number: int
+    place: Place
+    process: TrainingProcess | None = None
+    hello: Hello | None = None
+    started_at: float = 0.0
+    ready: bool = False
+    retiring: bool = False
+    failed_starts: int = 0
+    start_at: float = 0.0
+    run: Run | None = None
+    hung: str = ""
+    kill_at: float = math.inf
+
+    def due_at(self, hang_seconds: float) -> float:
+        """When something is to be done if nothing is heard: a start, the end of patience, a kill; inf for never."""
+        if self.process is None:
+            return self.start_at
+        if self.hung:
+            return self.kill_at
+        if self.ready and self.run is None:
+            return math.inf
+        return self.process.quiet_since + (hang_seconds if self.ready else max(hang_seconds, START_SECONDS))
+
+
+@dataclass
+class Run:
+    """A trial on lease; without a slot it waits for one."""
+
+    assignment: Assignment
+    slot: Slot | None = None
+    checkpoint: Path | None = None
+    told_to_stop: bool = False
+    values: list[tuple[int, float | None]] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """The trial, for the log."""
+        a = self.assignment
+        if a.phase == "range_test":
+            return f"{a.study}/{a.task} range test"
+        return f"{a.study}/{a.task}/{a.schedule} {a.phase} trial {a.number}"
+
+    @property
+    def ids(self) -> dict[str, object]:
+        """What a line of the log is about."""
+        a = self.assignment
+        return {"study": a.study, "trial": a.trial_id, "attempt": a.attempt}
+
+    def verdict(self, outcome: str) -> str:
+        """How it went, for the log."""
+        found = score(self.values, self.assignment.direction)
+        best = self.assignment.at == "best_validation"
+        value, epoch = (found.best, found.best_epoch) if best else (found.last, found.last_epoch)
+        if value is None:
+            return outcome
+        return f"{outcome}, {self.assignment.metric} {value:.5g} at epoch {epoch}, {len(self.values)} epochs"
