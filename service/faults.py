@@ -47,5 +47,8 @@ def judge(connection: Connection, study_id: int) -> None:
         connection.execute(
             update(studies)
             .where(studies.c.id == study_id, studies.c.state == "running")
-            .values(state="paused", paused_because=f"its last {SAME_FAILURES} attempts all failed alike: {reason or 'without a reason'}")
+            .values(
+                state="paused",
+                paused_because=f"its last {SAME_FAILURES} attempts all failed alike: {reason or 'without a reason'}",
+            )
         )

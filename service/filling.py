@@ -48,7 +48,9 @@ def wanted(connection: Connection, now: Instant, ahead: int = 0) -> list[Planned
 
 
 _ALIVE = (
-    select(workers.c.id, workers.c.fingerprints, workers.c.labels, workers.c.backend, workers.c.free_slots, workers.c.slots)
+    select(
+        workers.c.id, workers.c.fingerprints, workers.c.labels, workers.c.backend, workers.c.free_slots, workers.c.slots
+    )
     .where(
         workers.c.last_seen_at >= bindparam("since"),
         or_(workers.c.free_slots > 0, bindparam("ahead", type_=Integer) > 0),

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, select, text, update
 
 from service.clock import Instant
 from service.optuna_pruners import Arm
-from service.tables import arms, boards, state_is, studies, trials
+from service.tables import JOINT_LANE, arms, boards, state_is, studies, trials
 from studies.definition import StudyDefinition, read_definition
 from studies.trial import TERMINAL, TrialState
 
@@ -172,11 +172,15 @@ _OF_SEARCHES = select(*_COLUMNS).where(
 _LIVE = _OF_SEARCHES.where(state_is(TrialState.RUNNING)).union_all(_OF_SEARCHES.where(state_is(TrialState.READY)))
 _ENDED = select(*_COLUMNS).where(
     trials.c.study_id == bindparam("study"),
+    trials.c.task.in_(bindparam("tasks", expanding=True)),  # all of them: with these the index leads to the latest
+    trials.c.lane.in_(bindparam("lanes", expanding=True)),
     trials.c.phase == "search",
     trials.c.attempt > 0,
     state_is(*sorted(TERMINAL)),
     trials.c.revision > bindparam("seen"),
-    trials.c.arm_id.in_(select(arms.c.id).where(arms.c.study_id == bindparam("study"), arms.c.phase == "search")),
+    (trials.c.arm_id + 0).in_(  # not by the index of arms, which leads to all of their trials
+        select(arms.c.id).where(arms.c.study_id == bindparam("study"), arms.c.phase == "search")
+    ),
 )
 _MARK = (
     update(trials)
@@ -197,7 +201,9 @@ def _live(connection: Connection, study_ids: Sequence[int]) -> Sequence[Any]:
 
 def _ended(connection: Connection, study: _Study) -> Sequence[Any]:
     """The search trials that have run and have ended since; of arms that are still searched."""
-    return connection.execute(_ENDED, {"study": study.id, "seen": study.revision}).all()
+    lanes = [JOINT_LANE, *(entry.type for entry in study.definition.schedules)]
+    sought = {"study": study.id, "tasks": study.definition.tasks, "lanes": lanes, "seen": study.revision}
+    return connection.execute(_ENDED, sought).all()
 
 
 _UNSEEN = {
@@ -210,9 +216,12 @@ _UNSEEN = {
     "postgresql": text("""
         SELECT e.trial_id, e.attempt, e.epoch, e.value, e.reported_at
         FROM json_array_elements(CAST(:known AS json)) AS known
-        JOIN epochs AS e
-          ON e.trial_id = CAST(known.value ->> 0 AS bigint)
-         AND (e.attempt, e.epoch) > (CAST(known.value ->> 1 AS integer), CAST(known.value ->> 2 AS integer))
+        CROSS JOIN LATERAL (
+            SELECT * FROM epochs
+            WHERE trial_id = CAST(known.value ->> 0 AS bigint)
+              AND (attempt, epoch) > (CAST(known.value ->> 1 AS integer), CAST(known.value ->> 2 AS integer))
+            OFFSET 0  -- else it is joined with all epochs once there are many
+        ) AS e
     """),
 }
 

@@ -68,9 +68,11 @@ class QuickResults:
                 connection.execute(INSERT_EPOCHS, [json.dumps(rows)])
             holding, storing = _HOLD.execute(connection, sent), _STORED.execute(connection, sent)
             holds = self._held(holding.fetchall(), tokens(requests))
-            stored = results.by_trial(storing.fetchall())
-            parts = [(item, holds[item.trial_id]) for item in items]
-            outcomes = [(item, held, outcome(item, held, stored.get(held.trial_id, ()))) for item, held in parts]
+            stored = results.by_attempt(storing.fetchall())
+            outcomes = []
+            for item in items:
+                held = holds[item.trial_id]
+                outcomes.append((item, held, outcome(item, held, stored.get((held.trial_id, held.attempt), ()))))
             for item, held, result in sorted(outcomes, key=lambda one: one[1].study_id):
                 values = _as_sent(results.ended_trial(item, held, result, now))
                 attempt = results.ended_attempt(held, result, now)
@@ -112,6 +114,6 @@ def _as_sent(values: dict[str, Any]) -> dict[str, Any]:
 _IDS = bindparam("ids", type_=ARRAY(BigInteger))
 _LOCK = Statement.of(select(trials.c.id).where(trials.c.id == any_(_IDS)).order_by(trials.c.id).with_for_update())
 _HOLD = Statement.of(queue.HOLD.where(trials.c.id == any_(_IDS)))
-_STORED = Statement.of(results.STORED.where(trials.c.id == any_(_IDS)).order_by(epochs.c.trial_id, epochs.c.epoch))
+_STORED = Statement.of(results.STORED.where(epochs.c.trial_id == any_(_IDS)))
 _END_ALL = Statement.of(results.END_ALL)
 _FREE_SLOTS = Statement.of(roster.FREE_SLOTS_OF_A_SUCCESS)

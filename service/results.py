@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Update, and_, bindparam, select, update
+from sqlalchemy import Connection, Update, bindparam, select, update
 
 from service import faults, history, queue, roster
 from service.clock import Instant
@@ -35,7 +35,7 @@ def accept_results(
     queue.renew(connection, [h for _, h in held if not h.live], now, lease=0)
     store_epochs(connection, held, now)
     stored = _stored(connection, [h.trial_id for _, h in held])
-    outcomes = [(item, h, outcome(item, h, stored.get(h.trial_id, ()))) for item, h in held]
+    outcomes = [(item, h, outcome(item, h, stored.get((h.trial_id, h.attempt), ()))) for item, h in held]
     for item, h, result in sorted(outcomes, key=lambda outcome: outcome[1].study_id):
         _finish(connection, item, h, result, now)
     _keep_late(connection, requests, holds, now)
@@ -101,22 +101,26 @@ _END_TRIAL = (
     .where(trials.c.id == bindparam("trial"))
     .values({"lease_expires_at": None, **{column: bindparam(f"new_{column}") for column in _RESULT}})
 )
-STORED = select(epochs.c.trial_id, epochs.c.epoch, epochs.c.value).join(
-    trials, and_(trials.c.id == epochs.c.trial_id, trials.c.attempt == epochs.c.attempt)
+STORED = select(epochs.c.trial_id, epochs.c.attempt, epochs.c.epoch, epochs.c.value).order_by(
+    epochs.c.trial_id, epochs.c.attempt, epochs.c.epoch
 )
-"""The epochs of the latest attempts of all trials."""
-_STORED = STORED.where(trials.c.id.in_(bindparam("ids", expanding=True))).order_by(epochs.c.trial_id, epochs.c.epoch)
+"""The epochs of all attempts, as `by_attempt` takes them."""
+_STORED = STORED.where(epochs.c.trial_id.in_(bindparam("ids", expanding=True)))
 
 
-def _stored(connection: Connection, ids: Sequence[int]) -> Mapping[int, Values]:
-    return by_trial(connection.execute(_STORED, {"ids": ids})) if ids else {}
+def _stored(connection: Connection, ids: Sequence[int]) -> Stored:
+    return by_attempt(connection.execute(_STORED, {"ids": ids})) if ids else {}
 
 
-def by_trial(rows: Iterable[Any]) -> Mapping[int, Values]:
-    """The epochs of each trial from rows of STORED in their order."""
-    found: dict[int, list[tuple[int, float | None]]] = defaultdict(list)
-    for trial_id, epoch, value in rows:
-        found[trial_id].append((epoch, value))
+Stored = Mapping[tuple[int, int], Values]
+"""Epochs by trial and attempt."""
+
+
+def by_attempt(rows: Iterable[Any]) -> Stored:
+    """The epochs of each attempt from rows of STORED."""
+    found: dict[tuple[int, int], list[tuple[int, float | None]]] = defaultdict(list)
+    for trial_id, attempt, epoch, value in rows:
+        found[trial_id, attempt].append((epoch, value))
     return found
 
 

@@ -21,8 +21,7 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +37,7 @@ from studies.protocol import (
     TrialResult,
     WorkerInfo,
 )
-from workers import checkpoints, side_thread
+from workers import checkpoints
 from workers import models as kept_models
 from workers.courier import Answered, Claimed, Claimer, Courier
 from workers.gpus import Gpus, Place, places, used
@@ -190,9 +189,7 @@ class _Agent:
         self._labels = labels
         self._courier = Courier(client, self._id, report_interval, self._events.put, self._devices)
         self._slots = [Slot(number, place) for number, place in enumerate(where)]
-        self._processes = Processes(
-            self._slots, command, task_specs, hang_seconds, self._events.put, self._give_up_run
-        )
+        self._processes = Processes(self._slots, command, task_specs, hang_seconds, self._events.put, self._give_up_run)
         self._hello: Hello | None = None
         self._claiming = False
         self._runs: dict[str, Run] = {}

@@ -272,6 +272,9 @@ def machine(request: pytest.FixtureRequest, databases: Databases) -> type[LeaseP
 def test_whatever_workers_do_and_whenever_no_trial_is_lost_or_doubled(machine: type[LeaseProtocol]) -> None:
     # Without shrinking, which would take minutes: the steps that led to a failure are printed as they were.
     few = settings(
-        max_examples=200 if "LR_ARENA_NIGHTLY" in os.environ else 12, stateful_step_count=100, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+        max_examples=200 if "LR_ARENA_NIGHTLY" in os.environ else 12,
+        stateful_step_count=100,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(machine, settings=few)
