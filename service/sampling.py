@@ -10,6 +10,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -28,11 +29,11 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 _SCHEDULE = "schedule"
 MAX_STARTUP_TRIALS = 10
 """TPE starts with random points: half of the search, but no more than Optuna's own number."""
-LONGEST_HISTORY = 200
-"""What TPE takes for a point grows with its history. Beyond this it is shown the best and the latest trials alone:"""
-SHOWN = 150
-SHOWN_BEST = 25
-"""as many as it takes for good ones at most. Of the others the oldest have the least weight in any case."""
+LONGEST_HISTORY = 100
+"""What TPE takes for a point grows with its history. Beyond this it is shown the best and the latest trials alone,"""
+SHOWN = 75
+"""so many, and takes as many for good ones as it would of the whole history."""
+MOST_GOOD = 25
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Sampler:
         self._parts = (task, lane)
         self._startup = min(MAX_STARTUP_TRIALS, max(1, size // 2))
         self._maximize = direction == "maximize"
+        self._forgotten = 0
         self._begin([])
 
     def _begin(self, history: Sequence[tuple[int, FrozenTrial]]) -> None:
@@ -94,7 +96,7 @@ class Sampler:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             # constant_liar: points that run elsewhere are not proposed once more.
-            self._tpe = _TPE(n_startup_trials=self._startup, constant_liar=True)
+            self._tpe = _TPE(self._forgotten, n_startup_trials=self._startup, constant_liar=True)
         self._study.sampler = self._tpe
         self._numbers: dict[int, int] = {}
         for trial_id, trial in history:
@@ -157,9 +159,10 @@ class Sampler:
         still_open = [trial for trial in trials if trial.state == OptunaState.RUNNING]
         completed = [trial for trial in trials if trial.state == OptunaState.COMPLETE]
         completed.sort(key=lambda trial: trial.value or 0.0, reverse=self._maximize)
-        best = completed[:SHOWN_BEST]
-        ended = completed[SHOWN_BEST:] + [trial for trial in trials if trial.state == OptunaState.PRUNED]
+        best = completed[:MOST_GOOD]
+        ended = completed[MOST_GOOD:] + [trial for trial in trials if trial.state == OptunaState.PRUNED]
         latest = sorted(ended, key=lambda trial: trial.number)[-(SHOWN - len(best)) :]
+        self._forgotten += len(ended) - len(latest)
         shown = sorted([*best, *latest, *still_open], key=lambda trial: trial.number)
         self._begin([(ids[trial.number], trial) for trial in shown if trial.number in ids])
 
@@ -181,7 +184,15 @@ class Sampler:
 
 
 class _TPE(optuna.samplers.TPESampler):
-    """Optuna's, kept for a whole search: a new one for each point would look through the whole history first."""
+    """Optuna's, kept for a whole search: a new one for each point would look through the whole history first.
+
+    forgotten: so many more trials have ended than it is shown.
+    """
+
+    def __init__(self, forgotten: int, **options: Any) -> None:
+        super().__init__(**options)
+        # Optuna's own number of good trials, `optuna.samplers._tpe.sampler.default_gamma`, of the whole history.
+        self._gamma = lambda shown: min(math.ceil(0.1 * (shown + forgotten)), MOST_GOOD)
 
     def reseed(self, seed: int) -> None:
         """Go on as one that was made with this seed."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import optuna
 import pytest
+from optuna.samplers._tpe.sampler import default_gamma
 from scipy.stats import kstest, loguniform, qmc
 
 from service.sampling import LONGEST_HISTORY, Past, Proposal, Sampler
@@ -224,3 +225,14 @@ def test_of_a_long_history_tpe_goes_by_the_best_and_the_latest_alone() -> None:
     one.learn(told(0, still_open, 2.0))
     (best,) = [trial for trial in one._study.get_trials(deepcopy=False) if trial.value == 2.0]
     assert best.params == {"learning_rate": still_open.values["learning_rate"]}
+
+
+@pytest.mark.parametrize("ended", [50, 101, 160, 400])
+def test_of_a_shortened_history_tpe_takes_as_many_for_good_as_of_the_whole_one(ended: int) -> None:
+    space = FlatSpace(schedule="step", domains={"learning_rate": RATE})
+    one, noise = sampler("tpe", space), np.random.default_rng(0)
+    for number in range(ended):
+        point = Proposal("step", {"learning_rate": float(10 ** noise.uniform(-3, 0))})
+        one.learn(told(number, point, noise.uniform(0, 1)))
+    shown = len(one._study.get_trials(deepcopy=False))
+    assert one._tpe._gamma(shown) == default_gamma(ended)
