@@ -8,10 +8,11 @@ pruning decision (median pruner), and the result is told. Nothing is trained. 1,
   generator, so that what is measured is the service and not the clients' machines;
 - Optuna: as many processes with plain Optuna, each a worker on an RDBStorage, as its documentation has it.
 
-The two take turns; trials are counted once a warm-up is over. Then the latency of a claim, with some thousands of
-finished trials in the study.
+Each warms up alone; then the two take turns, the other's clients being frozen meanwhile (SIGSTOP), so that what the
+machine itself does from minute to minute meets both. Trials that end in a side's own turns are counted. Then the
+latency of a claim, with some thousands of finished trials in the study.
 
-    .venv/bin/python -m benchmarks.control_plane [--seconds 60] [--warm-up 120] [--clients 1 4 16 64]
+    .venv/bin/python -m benchmarks.control_plane [--seconds 90] [--turns 3] [--warm-up 120] [--clients 1 4 16 64]
 """
 
 from __future__ import annotations
@@ -19,19 +20,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import multiprocessing
 import os
 import random
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from studies.client import Client
@@ -76,7 +81,18 @@ class Connection:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
 
     async def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The answer to a request; raises RuntimeError if it is an error."""
+        """The answer to a request; raises RuntimeError if it is an error.
+
+        A connection that the service has closed, since it was silent for a whole turn, is made anew: every message of
+        the protocol may come twice.
+        """
+        try:
+            return await self._post(path, body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            await self.open()
+            return await self._post(path, body)
+
+    async def _post(self, path: str, body: dict[str, Any]) -> Any:
         text = json.dumps(body).encode()
         head = f"POST /api/v1{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         self._writer.write(f"{head}Content-Length: {len(text)}\r\n\r\n".encode() + text)
@@ -89,22 +105,27 @@ class Connection:
 
 
 class Counted:
-    """Trials that ended, pruned ones among them, and how long claims took that had not to wait for a trial."""
+    """Trials that ended, pruned ones among them."""
 
-    def __init__(self) -> None:
-        self.trials = 0
-        self.pruned = 0
+    def __init__(self, trials: Any, pruned: Any) -> None:
+        self.trials = trials
+        self.pruned = pruned
+
+    def add(self, outcome: str) -> None:
+        """One more."""
+        self.trials.value += 1
+        self.pruned.value += outcome == "pruned"
 
 
-async def work(number: int, port: int, counted: Counted, stop: asyncio.Event) -> None:
-    """One client: trial after trial until told to stop."""
+async def work(number: int, port: int, counted: Counted, most: float = math.inf) -> None:
+    """One client: trial after trial, until so many have ended."""
     connection = Connection(port)
     await connection.open()
     noise = random.Random(number)
     name = f"client-{number}"
     worker = {"id": name, "name": name, "slots": 1, "backend": "none"}
     asked = 0
-    while not stop.is_set():
+    while counted.trials.value < most:
         asked += 1
         claim = {"request_id": f"{name}-{asked}", "worker": worker, "tasks": [TASK], "slots": 1, "wait_seconds": 5}
         for trial in (await connection.post("/claims", claim))["trials"]:
@@ -121,21 +142,17 @@ async def work(number: int, port: int, counted: Counted, stop: asyncio.Event) ->
                     break
             result = {**held, "outcome": outcome, "train_seconds": 1.0}
             await connection.post("/results", {"worker_id": name, "trials": [result]})
-            counted.trials += 1
-            counted.pruned += outcome == "pruned"
+            counted.add(outcome)
 
 
-async def arena_rate(port: int, clients: int, warm_up: float, seconds: float) -> dict[str, float]:
-    """Trials per second with so many clients at once."""
-    counted, stop = Counted(), asyncio.Event()
-    tasks = [asyncio.create_task(work(number, port, counted, stop)) for number in range(clients)]
-    await asyncio.sleep(warm_up)
-    before, started = counted.trials, time.perf_counter()
-    await asyncio.sleep(seconds)
-    rate = (counted.trials - before) / (time.perf_counter() - started)
-    stop.set()
-    await asyncio.gather(*tasks)
-    return {"trials_per_second": rate, "pruned": counted.pruned / max(counted.trials, 1)}
+def load(port: int, clients: int, trials: Any, pruned: Any) -> None:
+    """The process of the load generator; it is ended by a signal."""
+
+    async def all_clients() -> None:
+        counted = Counted(trials, pruned)
+        await asyncio.gather(*(work(number, port, counted) for number in range(clients)))
+
+    asyncio.run(all_clients())
 
 
 @contextmanager
@@ -167,8 +184,8 @@ def serving(url: str) -> Iterator[int]:
 # --- Optuna
 
 
-def optuna_worker(url: str, study: str, number: int, ready: Any, go: Event, stop: Event, ended: Any) -> None:
-    """One process of plain Optuna: asks, reports, tells, until told to stop."""
+def optuna_worker(url: str, study: str, number: int, ready: Any, go: Event, ended: Any) -> None:
+    """One process of plain Optuna: asks, reports, tells; it is ended by a signal."""
     import optuna
 
     from studies.definition import read_definition
@@ -182,7 +199,7 @@ def optuna_worker(url: str, study: str, number: int, ready: Any, go: Event, stop
     loaded = optuna.load_study(study_name=study, storage=url, pruner=optuna.pruners.MedianPruner())
     ready.release()
     go.wait()
-    while not stop.is_set():
+    while True:
         trial = loaded.ask()
         schedule = trial.suggest_categorical("schedule", SCHEDULES)
         values: dict[str, Any] = {}
@@ -211,33 +228,98 @@ def optuna_worker(url: str, study: str, number: int, ready: Any, go: Event, stop
             ended.value += 1
 
 
-def optuna_rate(url: str, clients: int, warm_up: float, seconds: float) -> float:
-    """Trials per second of so many processes with plain Optuna."""
+# --- turns
+
+
+class Side:
+    """The clients of one side, in processes of their own, and the trials that ended."""
+
+    def __init__(self, processes: Sequence[BaseProcess], ended: Any) -> None:
+        self._processes = processes
+        self._ended = ended
+
+    def turn(self, seconds: float) -> int:
+        """Let the clients work for so long; how many trials ended meanwhile."""
+        self.signal(signal.SIGCONT)
+        before = self._ended.value
+        time.sleep(seconds)
+        ended = self._ended.value - before
+        self.signal(signal.SIGSTOP)
+        return int(ended)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of them. Raises RuntimeError if one has ended by itself."""
+        for process in self._processes:
+            if process.pid is None or not process.is_alive():
+                raise RuntimeError(f"{process.name} ended with {process.exitcode}")
+            os.kill(process.pid, number)
+
+
+@contextmanager
+def arena_side(server: PostgreSQL, clients: int) -> Iterator[tuple[Side, Any]]:
+    """LR Arena with so many clients, and its number of pruned trials."""
+    context = multiprocessing.get_context("spawn")
+    trials, pruned = context.Value("l", 0), context.Value("l", 0)
+    with serving(server.new_database()) as port:
+        with Client(f"http://127.0.0.1:{port}") as client:
+            client.submit(definition("race"))
+        process = context.Process(target=load, args=(port, clients, trials, pruned), name="load", daemon=True)
+        process.start()
+        try:
+            yield Side([process], trials), pruned
+        finally:
+            process.kill()
+            process.join()
+
+
+@contextmanager
+def optuna_side(server: PostgreSQL, clients: int) -> Iterator[Side]:
+    """So many processes with plain Optuna."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    name = f"study-{clients}"
+    url, name = server.new_database(), f"study-{clients}"
     optuna.create_study(study_name=name, storage=url, direction="maximize")
     context = multiprocessing.get_context("spawn")
-    ready, go, stop, ended = context.Semaphore(0), context.Event(), context.Event(), context.Value("l", 0)
+    ready, go, ended = context.Semaphore(0), context.Event(), context.Value("l", 0)
     processes = [
-        context.Process(target=optuna_worker, args=(url, name, number, ready, go, stop, ended), daemon=True)
+        context.Process(target=optuna_worker, args=(url, name, number, ready, go, ended), daemon=True)
         for number in range(clients)
     ]
     for process in processes:
         process.start()
-    for _ in processes:
-        ready.acquire()
-    go.set()
-    time.sleep(warm_up)
-    before, started = ended.value, time.perf_counter()
-    time.sleep(seconds)
-    rate = (ended.value - before) / (time.perf_counter() - started)
-    stop.set()
-    for process in processes:
-        process.join(60)
-        process.kill()
-    return float(rate)
+    try:
+        for _ in processes:
+            ready.acquire()
+        go.set()
+        yield Side(processes, ended)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def measure_rates(server: PostgreSQL, clients: int, given: argparse.Namespace) -> dict[str, float]:
+    """Trials per second of both sides with so many clients, and their ratio; of LR Arena alone if so wished."""
+    ended = {"arena": 0, "optuna": 0}
+    with ExitStack() as stack:
+        arena, pruned = stack.enter_context(arena_side(server, clients))
+        arena.turn(given.warm_up)
+        sides = {"arena": arena}
+        if not given.without_optuna:
+            sides["optuna"] = stack.enter_context(optuna_side(server, clients))
+            sides["optuna"].turn(given.warm_up)
+        before = pruned.value
+        for _ in range(given.turns):
+            for name, side in sides.items():
+                ended[name] += side.turn(given.seconds / given.turns)
+        share = (pruned.value - before) / max(ended["arena"], 1)
+    rates = {name: ended[name] / given.seconds for name in sides}
+    figures = {f"{name}_at_{clients}_clients": round(rate, 2) for name, rate in rates.items()}
+    figures[f"pruned_at_{clients}_clients"] = round(share, 3)
+    if "optuna" in rates:
+        figures[f"ratio_at_{clients}_clients"] = round(rates["arena"] / max(rates["optuna"], 1e-9), 2)
+    return figures
 
 
 # --- the latency of a claim
@@ -245,13 +327,8 @@ def optuna_rate(url: str, clients: int, warm_up: float, seconds: float) -> float
 
 async def claim_latency(port: int, study: str, finished: int, clients: int = 16, claims: int = 200) -> float:
     """The median over `claims` claims of a ready trial, in milliseconds, when so many trials have ended."""
-    counted, stop = Counted(), asyncio.Event()
-    if finished:
-        tasks = [asyncio.create_task(work(number, port, counted, stop)) for number in range(clients)]
-        while counted.trials < finished:
-            await asyncio.sleep(0.2)
-        stop.set()
-        await asyncio.gather(*tasks)
+    counted = Counted(SimpleNamespace(value=0), SimpleNamespace(value=0))
+    await asyncio.gather(*(work(number, port, counted, finished) for number in range(clients)))
     connection = Connection(port)
     await connection.open()
     worker = {"id": f"timed-{finished}", "name": "timed", "slots": 1, "backend": "none"}
@@ -288,7 +365,8 @@ def measure_latency(server: PostgreSQL, finished: list[int]) -> dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=90.0, help="of each side, in all its turns")
+    parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--warm-up", type=float, default=120.0)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--finished", type=int, nargs="*", default=[0, 1_000, 10_000])
@@ -298,19 +376,10 @@ def main() -> None:
     with running_postgresql(DURABLE) as server:
         print(f"{'clients':>7}  {'LR Arena':>12}  {'Optuna':>12}  {'ratio':>6}   trials/s", flush=True)
         for clients in given.clients:
-            with serving(server.new_database()) as port:
-                with Client(f"http://127.0.0.1:{port}") as client:
-                    client.submit(definition("race"))
-                ours = asyncio.run(arena_rate(port, clients, given.warm_up, given.seconds))
-            figures[f"arena_at_{clients}_clients"] = round(ours["trials_per_second"], 2)
-            figures[f"pruned_at_{clients}_clients"] = round(ours["pruned"], 3)
-            theirs = 0.0
-            if not given.without_optuna:
-                theirs = optuna_rate(server.new_database(), clients, given.warm_up, given.seconds)
-                figures[f"optuna_at_{clients}_clients"] = round(theirs, 2)
-                figures[f"ratio_at_{clients}_clients"] = round(ours["trials_per_second"] / max(theirs, 1e-9), 2)
-            ratio = figures.get(f"ratio_at_{clients}_clients", float("nan"))
-            print(f"{clients:>7}  {ours['trials_per_second']:>12.1f}  {theirs:>12.1f}  {ratio:>6.1f}", flush=True)
+            found = measure_rates(server, clients, given)
+            figures |= found
+            columns = (found.get(f"{key}_at_{clients}_clients", math.nan) for key in ("arena", "optuna", "ratio"))
+            print("{:>7}  {:>12.1f}  {:>12.1f}  {:>6.1f}".format(clients, *columns), flush=True)
         figures["claim_milliseconds"] = measure_latency(server, given.finished)
     print(json.dumps(figures))
 

@@ -36,6 +36,8 @@ ROUTINE_SECONDS = 1.0
 """How often it does its whole round even so: leases expire, limits are reached."""
 AHEAD_SECONDS = 0.25
 """Trials that will be asked for within this time, at the pace of late, are filled in ahead of the free slots."""
+AHEAD_POLL_SECONDS = 0.1
+"""How often it looks while trials are filled in ahead: a claim finds one meanwhile."""
 PACE_SECONDS = 5.0
 """What was filled in within this time is the pace."""
 
@@ -91,7 +93,7 @@ class Director:
 
     def _run(self, stop: threading.Event, signal: ChangeSignal) -> None:
         while not stop.is_set():
-            wait = POLL_SECONDS
+            wait = AHEAD_POLL_SECONDS if self._pace(self._clock()) else POLL_SECONDS
             try:
                 if signal.changed():
                     self.step(routine=self._clock() >= self._routine_at)

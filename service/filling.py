@@ -37,7 +37,7 @@ _PHASES = ("range_test", "search", "confirm")
 def wanted(connection: Connection, now: Instant, ahead: int = 0) -> list[Planned]:
     """The planned trials to fill in: one for each free slot without a ready trial, as far as it can be served.
 
-    ahead: so many slots that are busy are counted as free.
+    ahead: so many more slots are counted as if they were free.
     """
     slots = unserved(_free_slots(connection, now, ahead), ready_groups(connection, now))
     if not slots:
@@ -69,7 +69,7 @@ def _free_slots(connection: Connection, now: Instant, ahead: int) -> list[Slots]
         )
         for row in rows
     ]
-    return looking_ahead(slots, [row.slots - row.free_slots for row in rows], ahead)
+    return looking_ahead(slots, [row.slots for row in rows], ahead)
 
 
 _IN_USE = (

@@ -50,17 +50,19 @@ class Planned:
 
 
 TURNS_AHEAD = 2
-"""So many trials are filled in ahead for a busy slot at most."""
+"""So many trials are filled in ahead for a slot at most, whether it is free just now or busy."""
 
 
-def looking_ahead(slots: Sequence[Slots], busy: Sequence[int], ahead: int) -> list[Slots]:
-    """The free slots, and `ahead` more as if busy ones were free once or twice: one of each worker after the other.
+def looking_ahead(slots: Sequence[Slots], all_slots: Sequence[int], ahead: int) -> list[Slots]:
+    """The free slots, and `ahead` more, as if each slot became free once or twice: one of each worker after the other.
+
+    all_slots: the number of each worker's slots, free ones among them.
 
     >>> one, two = Slots(Asking.nothing(), 1), Slots(Asking.nothing(), 0)
-    >>> [worker.free for worker in looking_ahead([one, two], [3, 1], 5)]
+    >>> [worker.free for worker in looking_ahead([one, two], [4, 1], 5)]
     [4, 2]
     """
-    free, left = [worker.free for worker in slots], [TURNS_AHEAD * number for number in busy]
+    free, left = [worker.free for worker in slots], [TURNS_AHEAD * number for number in all_slots]
     ahead = min(ahead, sum(left))
     for place in cycle(range(len(slots))):
         if not ahead:

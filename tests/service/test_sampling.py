@@ -235,4 +235,6 @@ def test_of_a_shortened_history_tpe_takes_as_many_for_good_as_of_the_whole_one(e
         point = Proposal("step", {"learning_rate": float(10 ** noise.uniform(-3, 0))})
         one.learn(told(number, point, noise.uniform(0, 1)))
     shown = len(one._study.get_trials(deepcopy=False))
-    assert one._tpe._gamma(shown) == default_gamma(ended)
+    gamma = one._tpe._gamma
+    assert gamma is not None
+    assert gamma(shown) == default_gamma(ended)
