@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,7 +38,7 @@ ROUTINE_SECONDS = 1.0
 AHEAD_SECONDS = 0.25
 """Trials that will be asked for within this time, at the pace of late, are filled in ahead of the free slots."""
 AHEAD_POLL_SECONDS = 0.1
-"""How often it looks while trials are filled in ahead: a claim finds one meanwhile."""
+"""How often it looks while trials are filled in ahead: a claim finds one meanwhile. Filling many in takes longer."""
 PACE_SECONDS = 5.0
 """What was filled in within this time is the pace."""
 
@@ -93,7 +94,7 @@ class Director:
 
     def _run(self, stop: threading.Event, signal: ChangeSignal) -> None:
         while not stop.is_set():
-            wait = AHEAD_POLL_SECONDS if self._pace(self._clock()) else POLL_SECONDS
+            wait, began = POLL_SECONDS, time.monotonic()
             try:
                 if signal.changed():
                     self.step(routine=self._clock() >= self._routine_at)
@@ -106,6 +107,9 @@ class Director:
                 self._lead.was_away = True
                 self._forget()  # what was proposed was perhaps not written
                 wait = ROUTINE_SECONDS
+            else:
+                if self._pace(self._clock()):
+                    wait = max(wait, AHEAD_POLL_SECONDS - (time.monotonic() - began))
             stop.wait(wait)
 
     def step(self, *, routine: bool = True) -> None:
