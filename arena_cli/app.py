@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 from arena_cli import models, tables, tokens
 from arena_cli.credentials import TokenFile, connect
 from arena_cli.failures import FAILED, INTERRUPTED, exit_code, require_service, require_worker
-from arena_cli.watch import print_leaderboard, watch
+from arena_cli.watch import ctrl_c_is_kept, print_leaderboard, watch
 from studies.client import DEFAULT_URL, Client
 from studies.definition import StudyDefinition, read_definition
 from studies.documents import parse_document
@@ -322,7 +322,8 @@ def watch_study(study: Study, server: Server = DEFAULT_URL, token_file: TokenFil
 
 def _watch(client: Client, study: str, token_file: Path | None) -> None:
     try:
-        end = watch(client, study, tables.console())
+        with ctrl_c_is_kept() as look:
+            end = watch(client, study, tables.console(), before_each_look=look)
     except KeyboardInterrupt:
         server = [] if client.url == DEFAULT_URL else ["--server", client.url]
         token = [] if token_file is None else ["--token-file", str(token_file)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console, Group, RenderableType
@@ -27,6 +29,30 @@ LINE_SECONDS = 10.0
 
 _BAR_WIDTH = 14
 _SERVICE_UNAVAILABLE = 503
+
+
+@contextmanager
+def ctrl_c_is_kept() -> Iterator[Callable[[], None]]:
+    """Ctrl-C raises KeyboardInterrupt as ever; what this gives raises it once more, should it have been lost.
+
+    Python loses it, and only mutters, where it meets code that runs while an object is freed.
+    """
+    pressed = False
+
+    def press(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        raise KeyboardInterrupt
+
+    def look() -> None:
+        if pressed:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield look
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @dataclass(frozen=True)

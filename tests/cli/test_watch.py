@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from rich.console import Console
 
-from arena_cli.watch import Lines, LiveScreen, Snapshot, progress_line, watch
+from arena_cli.watch import Lines, LiveScreen, Snapshot, ctrl_c_is_kept, progress_line, watch
 from studies.errors import Refused
 from tests.cli.conftest import LR_ARENA, Arena, made_up, start_service, stop_service, write_study
 from tests.service.support import Worker, small_study
@@ -96,6 +98,27 @@ def test_ctrl_c_stops_only_the_watching_and_says_how_to_go_on(arena: Arena) -> N
         assert process.end() == 130
     assert f"To watch it again: lr-arena watch left-alone --server {arena.url}" in process.output
     assert arena.client.study("left-alone").state == "waiting_for_task"
+
+
+class Freed:
+    """Ctrl-C is pressed just while this is freed."""
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+
+def test_ctrl_c_is_not_lost_where_python_loses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    muttered: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: muttered.append(unraisable.exc_type))
+    before = signal.getsignal(signal.SIGINT)
+    with ctrl_c_is_kept() as look:
+        look()
+        Freed()
+        assert muttered == [KeyboardInterrupt]
+        with pytest.raises(KeyboardInterrupt):
+            look()
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_watching_outlives_a_restart_of_the_service(tmp_path: Path) -> None:
