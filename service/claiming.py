@@ -97,8 +97,8 @@ def _of_request(request: ClaimRequest) -> dict[str, str]:
     return {"request": request.request_id, "worker": request.worker.id}
 
 
-_OF_REQUEST = and_(attempts.c.request_id == bindparam("request"), attempts.c.worker_id == bindparam("worker"))
-_LEASED_BEFORE = select(attempts.c.trial_id).where(_OF_REQUEST).limit(1)
+OF_REQUEST = and_(attempts.c.request_id == bindparam("request"), attempts.c.worker_id == bindparam("worker"))
+_LEASED_BEFORE = select(attempts.c.trial_id).where(OF_REQUEST).limit(1)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ ASSIGNED = (
 _STILL_HELD = (
     select(*ASSIGNED)
     .join(attempts, and_(attempts.c.trial_id == trials.c.id, attempts.c.attempt == trials.c.attempt))
-    .where(_OF_REQUEST, state_is(TrialState.RUNNING))
+    .where(OF_REQUEST, state_is(TrialState.RUNNING))
     .order_by(trials.c.id)
 )
 

@@ -16,7 +16,7 @@ from itertools import groupby
 
 from sqlalchemy import Connection, Engine, bindparam, func, or_, select, update
 
-from service import filling, phases, queue
+from service import filling, history, phases, queue
 from service.clock import SECOND, Clock, Instant, system_clock
 from service.database import ChangeSignal, is_away, reading, without_statement
 from service.lanes import SAMPLED_COLUMNS, Lane, LaneKey, Sampled, catch_up
@@ -225,7 +225,7 @@ class Director:
 
     def _open_studies(self, connection: Connection) -> dict[int, int]:
         """The studies that have not ended, with their revisions; what is known of others is forgotten."""
-        revisions = {row.id: row.revision for row in connection.execute(_OPEN_STUDIES)}
+        revisions = history.open_revisions(connection)
         self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] in revisions}
         self._advanced = {i: seen for i, seen in self._advanced.items() if i in revisions}
         return revisions
@@ -312,7 +312,6 @@ def _definition(connection: Connection, study_id: int) -> StudyDefinition:
     )
 
 
-_OPEN_STUDIES = select(studies.c.id, studies.c.revision).where(studies.c.finished_at.is_(None))
 _UNRESOLVED = (
     select(boards.c.study_id, boards.c.task, boards.c.metric, studies.c.definition)
     .join(studies, studies.c.id == boards.c.study_id)

@@ -54,7 +54,7 @@ _ALIVE = (
     .where(
         workers.c.last_seen_at >= bindparam("since"),
         or_(workers.c.free_slots > 0, bindparam("ahead", type_=Integer) > 0),
-        or_(workers.c.barred_until.is_(None), workers.c.barred_until <= bindparam("now")),
+        roster.NOT_BARRED,
     )
     .order_by(workers.c.id)
 )

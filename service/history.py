@@ -6,7 +6,7 @@ study's row until the commit, so revisions become visible in their order.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, bindparam, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from service.tables import studies
 
@@ -16,6 +16,12 @@ def advance(connection: Connection, study_id: int) -> int:
     return int(connection.execute(ADVANCE, {"study": study_id}).scalar_one())
 
 
+def open_revisions(connection: Connection) -> dict[int, int]:
+    """The studies that have not ended, with their revisions."""
+    return {row.id: row.revision for row in connection.execute(_OPEN)}
+
+
+_OPEN = select(studies.c.id, studies.c.revision).where(studies.c.finished_at.is_(None))
 ADVANCE = (
     update(studies)
     .where(studies.c.id == bindparam("study"))

@@ -14,7 +14,6 @@ from sqlalchemy.dialects import postgresql
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
-Rows = psycopg.Cursor[Any]
 
 
 class OwnConnection:
@@ -63,6 +62,6 @@ class Statement(NamedTuple):
         compiled = query.compile(dialect=postgresql.psycopg.dialect())  # type: ignore[no-untyped-call]
         return cls(str(compiled), dict(compiled.params))
 
-    def execute(self, connection: psycopg.Connection[Any], values: Mapping[str, Any]) -> Rows:
+    def execute(self, connection: psycopg.Connection[Any], values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
         """Send it; in a pipeline the rows come once they are fetched."""
         return connection.cursor(row_factory=namedtuple_row).execute(self.text, {**self.values, **values})

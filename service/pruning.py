@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, select, text, update
 
+from service import history
 from service.clock import Instant
 from service.optuna_pruners import Arm
 from service.tables import JOINT_LANE, arms, boards, state_is, studies, trials
@@ -101,7 +102,7 @@ class Pruning:
 
     def _open_studies(self, connection: Connection) -> dict[int, int]:
         """The open studies with their revisions; those that are new are read."""
-        revisions = {row.id: row.revision for row in connection.execute(_OPEN_STUDIES)}
+        revisions = history.open_revisions(connection)
         self._studies = {study_id: study for study_id, study in self._studies.items() if study_id in revisions}
         new = [study_id for study_id in revisions if study_id not in self._studies]
         if new:
@@ -165,7 +166,6 @@ _COLUMNS = (
 )
 
 
-_OPEN_STUDIES = select(studies.c.id, studies.c.revision).where(studies.c.finished_at.is_(None))
 _OF_SEARCHES = select(*_COLUMNS).where(
     trials.c.study_id.in_(bindparam("studies", expanding=True)), trials.c.phase == "search", trials.c.attempt > 0
 )

@@ -13,13 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from sqlalchemy import (
-    Connection,
-    and_,
-    bindparam,
-    select,
-    update,
-)
+from sqlalchemy import Connection, and_, bindparam, select, update
 
 from service import history
 from service.clock import Instant
@@ -76,12 +70,8 @@ def lock_trials(connection: Connection, ids: Collection[int]) -> None:
     connection.execute(_LOCK, {"ids": list(ids)}).all()
 
 
-_LOCK = (
-    select(trials.c.id)
-    .where(trials.c.id.in_(bindparam("ids", expanding=True)))
-    .order_by(trials.c.id)  # always locked in the same order
-    .with_for_update()
-)
+LOCK = select(trials.c.id).order_by(trials.c.id).with_for_update()  # always locked in the same order
+_LOCK = LOCK.where(trials.c.id.in_(bindparam("ids", expanding=True)))
 HOLD = (
     select(
         trials.c.id,

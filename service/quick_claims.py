@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from sqlalchemy import ARRAY, BigInteger, Engine, Integer, Select, String, bindparam, exists, func, or_, select, true
+from sqlalchemy import ARRAY, BigInteger, Engine, Integer, Select, String, bindparam, exists, func, select, true
 from sqlalchemy.sql.expression import insert, update
 
 from service import roster
-from service.claiming import ASSIGNED, Claimed, assignment, lease_statement, new_lease
+from service.claiming import ASSIGNED, OF_REQUEST, Claimed, assignment, lease_statement, new_lease
 from service.clock import Clock, Instant
 from service.database import reading
 from service.known import Board, Known
@@ -93,14 +93,13 @@ def _claim_statement() -> Select[Any]:
         bindparam("worker", type_=String),
         bindparam("slots", type_=Integer),
     )
-    of_request = (attempts.c.request_id == bindparam("request"), attempts.c.worker_id == worker)
     may = (
         select(true().label("may"))
         .where(
             workers.c.id == worker,
             workers.c.announcement == bindparam("digest"),
-            or_(workers.c.barred_until.is_(None), workers.c.barred_until <= now),
-            ~exists().where(*of_request),
+            roster.NOT_BARRED,
+            ~exists().where(OF_REQUEST),
         )
         .cte("may")
     )

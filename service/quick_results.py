@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from sqlalchemy import ARRAY, BigInteger, Engine, any_, bindparam, select
+from sqlalchemy import ARRAY, BigInteger, Engine, any_, bindparam
 
 from service import queue, reports, results, roster
 from service.clock import Clock, Instant
@@ -40,7 +40,7 @@ class QuickResults:
 
     def accept(self, requests: Sequence[ResultRequest]) -> list[list[Answer] | None]:
         """The answers to the results that were accepted; None for each that has to go the long way."""
-        plain = [request for request in requests if all(item.outcome != "failed" for item in request.trials)]
+        plain = [request for request in requests if _is_plain(request)]
         if not self._connection.possible or not plain:
             return [None] * len(requests)
         try:
@@ -48,7 +48,7 @@ class QuickResults:
         except (_TakeTheLongWay, InvalidMessage):
             done = None
         return [
-            [results.done(done[item.trial_id]) for item in request.trials] if done and request in plain else None
+            [results.done(done[item.trial_id]) for item in request.trials] if done and _is_plain(request) else None
             for request in requests
         ]
 
@@ -107,12 +107,17 @@ class QuickResults:
         return board
 
 
+def _is_plain(request: ResultRequest) -> bool:
+    # What follows from failures, for workers and studies, is a matter of the long way.
+    return all(item.outcome != "failed" for item in request.trials)
+
+
 def _as_sent(values: dict[str, Any]) -> dict[str, Any]:
     return {name: json.dumps(value) if isinstance(value, dict) else value for name, value in values.items()}
 
 
 _IDS = bindparam("ids", type_=ARRAY(BigInteger))
-_LOCK = Statement.of(select(trials.c.id).where(trials.c.id == any_(_IDS)).order_by(trials.c.id).with_for_update())
+_LOCK = Statement.of(queue.LOCK.where(trials.c.id == any_(_IDS)))
 _HOLD = Statement.of(queue.HOLD.where(trials.c.id == any_(_IDS)))
 _STORED = Statement.of(results.STORED.where(epochs.c.trial_id == any_(_IDS)))
 _END_ALL = Statement.of(results.END_ALL)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Integer, bindparam, case, func, select, update
+from sqlalchemy import BigInteger, Connection, Integer, bindparam, case, func, or_, select, update
 
 from service.clock import SECOND, Instant, iso, iso_or_none
 from service.database import insert_new
@@ -96,6 +96,7 @@ def announce(connection: Connection, request: ClaimRequest, free: int, now: Inst
 
 
 _WORKER = workers.c.id == bindparam("worker")
+NOT_BARRED = or_(workers.c.barred_until.is_(None), workers.c.barred_until <= bindparam("now", type_=BigInteger))
 _ARRIVE = select(workers.c.barred_until, workers.c.announcement).where(_WORKER).with_for_update()
 _UPDATE = update(workers).where(_WORKER)  # of the columns that it is given
 
