@@ -74,23 +74,35 @@ def _open_postgresql(url: URL) -> Engine:
         raise DatabaseError(
             f"the driver of {url.render_as_string()!r} is not supported: write postgresql://user:password@host/name"
         )
-    settings = {
-        "statement_timeout": STATEMENT_SECONDS * 1000,
-        "lock_timeout": STATEMENT_SECONDS * 1000,
-        "idle_in_transaction_session_timeout": 2 * STATEMENT_SECONDS * 1000,  # of a process that was frozen
-        "timezone": "UTC",
-    }
     return sqlalchemy.create_engine(
         url.set(drivername="postgresql+psycopg"),
         pool_size=POOL_SIZE,
         pool_use_lifo=True,  # a few warm connections rather than many
-        connect_args={
-            "connect_timeout": CONNECT_SECONDS,
-            "keepalives_idle": 30,
-            "tcp_user_timeout": STATEMENT_SECONDS * 1000,
-            "options": " ".join(f"-c {name}={value}" for name, value in settings.items()),
-        },
+        connect_args=_session(),
     )
+
+
+def _session(**settings: str) -> dict[str, Any]:
+    """What a connection to PostgreSQL asks for, whatever the database: how long it waits, and the server's settings."""
+    all_settings = {
+        "statement_timeout": STATEMENT_SECONDS * 1000,
+        "lock_timeout": STATEMENT_SECONDS * 1000,
+        "idle_in_transaction_session_timeout": 2 * STATEMENT_SECONDS * 1000,  # of a process that was frozen
+        "timezone": "UTC",
+        **settings,
+    }
+    return {
+        "connect_timeout": CONNECT_SECONDS,
+        "keepalives_idle": 30,
+        "tcp_user_timeout": STATEMENT_SECONDS * 1000,
+        "options": " ".join(f"-c {name}={value}" for name, value in all_settings.items()),
+    }
+
+
+def postgresql_arguments(url: URL, **settings: str) -> dict[str, Any]:
+    """What psycopg itself connects with, as an engine's connections do. settings: of the server, for the session."""
+    _, arguments = url.get_dialect()().create_connect_args(url)
+    return {**arguments, **_session(**settings)}
 
 
 def migrate(engine: Engine) -> None:

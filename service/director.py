@@ -9,8 +9,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -35,10 +36,12 @@ POLL_SECONDS = 0.02
 """How often the director looks whether anything has changed; a look costs microseconds."""
 ROUTINE_SECONDS = 1.0
 """How often it does its whole round even so: leases expire, limits are reached."""
-AHEAD_SECONDS = 0.25
+AHEAD_SECONDS = 0.4
 """Trials that will be asked for within this time, at the pace of late, are filled in ahead of the free slots."""
 AHEAD_POLL_SECONDS = 0.1
 """How often it looks while trials are filled in ahead: a claim finds one meanwhile. Filling many in takes longer."""
+WRITTEN_AT_ONCE = 8
+"""After so many trials were sampled they are written: sampling all that are wanted may take longer than they do."""
 PACE_SECONDS = 5.0
 """What was filled in within this time is the pace."""
 
@@ -55,10 +58,10 @@ _Filled = tuple[Planned, Sampled | None]
 
 
 @dataclass
-class _Ahead:
-    """What is to be written: trials to fill in, and studies that cannot be sampled and why."""
+class _Due:
+    """What is to be done: trials to fill in, whose lanes know their history, and studies to pause, and why."""
 
-    filled: list[_Filled] = field(default_factory=list)
+    planned: list[Planned] = field(default_factory=list)
     failures: dict[int, str] = field(default_factory=dict)
 
 
@@ -151,7 +154,7 @@ class Director:
             unresolved = connection.execute(_UNRESOLVED).first() is not None
             revisions = self._open_studies(connection)
             due = self._due(connection, revisions)
-            ahead = _Ahead() if due or unresolved else self._sample(connection, revisions, now)
+            work = _Due() if due or unresolved else self._wanted(connection, revisions, now)
         if due:
             self._advance_phases(due, revisions, now)
             return True
@@ -159,23 +162,34 @@ class Director:
             if self._resolve_tasks(now):
                 return True
             with reading(self._engine) as connection:
-                ahead = self._sample(connection, self._open_studies(connection), now)
-        self._write(ahead, now)
-        return False
+                work = self._wanted(connection, self._open_studies(connection), now)
+        return not self._fill_in(work, now)
 
-    def _write(self, ahead: _Ahead, now: Instant) -> None:
-        for study_id, reason in ahead.failures.items():
+    def _fill_in(self, work: _Due, now: Instant) -> bool:
+        """Sample and write, a few trials at a time: claims may be waiting for them. Whether all that is done."""
+        done = True
+        for start in range(0, len(work.planned), WRITTEN_AT_ONCE):
+            filled = self._sampled(work.planned[start : start + WRITTEN_AT_ONCE], work.failures)
+            if filled and not self._write(filled, now):
+                done = False
+                break
+        for study_id, reason in work.failures.items():
             self._pause(study_id, f"its parameters cannot be sampled ({reason})")
-        if not ahead.filled:
-            return
-        plain = [{"trial": trial.id, "now": now} for trial, sampled in ahead.filled if sampled is None]
-        rows = [{"trial": trial.id, "now": now, **one.columns} for trial, one in ahead.filled if one is not None]
+        return done
+
+    def _write(self, filled: list[_Filled], now: Instant) -> bool:
+        """Whether the lanes are still right."""
+        plain = [{"trial": trial.id, "now": now} for trial, sampled in filled if sampled is None]
+        rows = [{"trial": trial.id, "now": now, **one.columns} for trial, one in filled if one is not None]
         with self._lead.writing() as connection:
-            queue.lock_trials(connection, [trial.id for trial, _ in ahead.filled])
+            queue.lock_trials(connection, [trial.id for trial, _ in filled])
             if plain:
                 connection.execute(_READY, plain)
             if rows and connection.execute(_FILL_IN, rows).rowcount < len(rows):
                 self._lanes.clear()  # some were cancelled meanwhile, and their samplers take them for open
+                return False
+        self._filled.append((now, len(filled)))
+        return True
 
     # --- expiring, and limits
 
@@ -257,37 +271,47 @@ class Director:
 
     # --- filling in
 
-    def _sample(self, connection: Connection, revisions: Mapping[int, int], now: Instant) -> _Ahead:
-        """Sample the planned trials to fill in: one for each free slot without a ready one, and at a high pace more."""
-        ahead = _Ahead()
+    def _wanted(self, connection: Connection, revisions: Mapping[int, int], now: Instant) -> _Due:
+        """The planned trials to fill in: one for each free slot without a ready one, and at a high pace more."""
+        work = _Due()
         wanted = filling.wanted(connection, now, self._pace(now))
         wanted.sort(key=lambda trial: trial.study_id)
         for study_id, group in groupby(wanted, key=lambda trial: trial.study_id):
-            try:
-                ahead.filled += self._sampled(connection, list(group), revisions[study_id])
-            except Exception as error:
-                if is_away(error):
-                    raise
-                log.exception("study %d cannot be sampled", study_id)
-                ahead.failures[study_id] = f"{type(error).__name__}: {error}"
-        if ahead.filled:
-            self._filled.append((now, len(ahead.filled)))
-        return ahead
+            planned = list(group)
+            with self._failing(study_id, work.failures):
+                self._catch_up(connection, planned, revisions[study_id])
+                work.planned += planned
+        return work
 
-    def _sampled(self, connection: Connection, group: list[Planned], revision: int) -> list[_Filled]:
-        """The trials of one study with their parameters; those that have some already keep them."""
-        keys = {(trial.study_id, trial.task, trial.lane) for trial in group if not trial.configured}
+    def _catch_up(self, connection: Connection, planned: list[Planned], revision: int) -> None:
+        """Tell the lanes of trials of one study what has happened in them."""
+        keys = {_lane_key(trial) for trial in planned if not trial.configured}
         for key in keys - self._lanes.keys():
             self._lanes[key] = Lane.load(connection, key)
         catch_up(connection, [self._lanes[key] for key in keys], revision)
+
+    def _sampled(self, planned: list[Planned], failures: dict[int, str]) -> list[_Filled]:
+        """Trials with their parameters, but for studies that fail; those that have some already keep them."""
         filled: list[_Filled] = []
-        for trial in group:
+        for trial in planned:
             if trial.configured:
                 filled.append((trial, None))
-                continue
-            lane = self._lanes[trial.study_id, trial.task, trial.lane]
-            filled.append((trial, Sampled(lane, lane.sampler.propose(trial.id, trial.number), lane.revision)))
+            elif trial.study_id not in failures:
+                lane = self._lanes[_lane_key(trial)]
+                with self._failing(trial.study_id, failures):
+                    filled.append((trial, Sampled(lane, lane.sampler.propose(trial.id, trial.number), lane.revision)))
         return filled
+
+    @contextmanager
+    def _failing(self, study_id: int, failures: dict[int, str]) -> Iterator[None]:
+        """Note that a study cannot be sampled, unless it is the database that is away."""
+        try:
+            yield
+        except Exception as error:
+            if is_away(error):
+                raise
+            log.exception("study %d cannot be sampled", study_id)
+            failures[study_id] = f"{type(error).__name__}: {error}"
 
     def _pace(self, now: Instant) -> int:
         """How many trials to fill in for slots that are about to be free: none unless trials take but moments."""
@@ -304,6 +328,10 @@ class Director:
                 .values(state="paused", paused_because=reason)
             )
         self._lanes = {key: lane for key, lane in self._lanes.items() if key[0] != study_id}
+
+
+def _lane_key(trial: Planned) -> LaneKey:
+    return (trial.study_id, trial.task, trial.lane)
 
 
 def _definition(connection: Connection, study_id: int) -> StudyDefinition:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.rows import namedtuple_row
-from sqlalchemy import ClauseElement, Connection, Engine
+from sqlalchemy import ClauseElement, Engine
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import OperationalError
+
+from service.database import postgresql_arguments
 
 log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
+Connection = psycopg.AsyncConnection[Any]
 
 
 class OwnConnection:
-    """A connection kept by one thread, in which every statement, or pipeline of them, commits itself."""
+    """A connection of the event loop, in which every statement, or pipeline of them, commits itself.
+
+    Without a thread: what hands a message from one to the other and back takes longer than most statements do. One
+    use at a time.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -28,26 +36,33 @@ class OwnConnection:
         """Whether the database is PostgreSQL."""
         return self._engine.dialect.name == "postgresql"
 
-    def use(self, work: Callable[[psycopg.Connection[Any]], _Result]) -> _Result | None:
+    async def use(self, work: Callable[[Connection], Awaitable[_Result]]) -> _Result | None:
         """What `work` gives; None where the connection broke or a statement failed: perhaps the long way gets through.
 
-        Raises what SQLAlchemy does if there is no connection to be had.
+        Raises SQLAlchemy's OperationalError if there is no connection to be had.
         """
         if self._connection is None:
-            self._connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._connection = await self._connect()
         try:
-            return work(cast(psycopg.Connection[Any], self._connection.connection.driver_connection))
+            return await work(self._connection)
         except psycopg.Error as error:
             log.warning("messages go the long way: %s", str(error).strip())
-            self._connection.invalidate()
-            self.close()
+            await self.close()
             return None
 
-    def close(self) -> None:
-        """Give the connection back; the next use takes a new one."""
+    async def close(self) -> None:
+        """Close it; the next use makes a new one."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close()
+            await connection.close()
+
+    async def _connect(self) -> Connection:
+        try:
+            # Each of its statements has one good plan, which need not be made again for every message.
+            arguments = postgresql_arguments(self._engine.url, plan_cache_mode="force_generic_plan")
+            return await psycopg.AsyncConnection.connect(**arguments, autocommit=True)
+        except psycopg.Error as error:
+            raise OperationalError(None, None, error) from error
 
 
 class Statement(NamedTuple):
@@ -62,6 +77,6 @@ class Statement(NamedTuple):
         compiled = query.compile(dialect=postgresql.psycopg.dialect())  # type: ignore[no-untyped-call]
         return cls(str(compiled), dict(compiled.params))
 
-    def execute(self, connection: psycopg.Connection[Any], values: Mapping[str, Any]) -> psycopg.Cursor[Any]:
+    async def execute(self, connection: Connection, values: Mapping[str, Any]) -> psycopg.AsyncCursor[Any]:
         """Send it; in a pipeline the rows come once they are fetched."""
-        return connection.cursor(row_factory=namedtuple_row).execute(self.text, {**self.values, **values})
+        return await connection.cursor(row_factory=namedtuple_row).execute(self.text, {**self.values, **values})

@@ -6,10 +6,10 @@ once more, go the long way of `service.claiming`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-import psycopg
 from sqlalchemy import ARRAY, BigInteger, Engine, Integer, Select, String, bindparam, exists, func, select, true
 from sqlalchemy.sql.expression import insert, update
 
@@ -18,14 +18,14 @@ from service.claiming import ASSIGNED, OF_REQUEST, Claimed, assignment, lease_st
 from service.clock import Clock, Instant
 from service.database import reading
 from service.known import Board, Known
-from service.own_connection import OwnConnection, Statement
+from service.own_connection import Connection, OwnConnection, Statement
 from service.roster import Asking
 from service.tables import attempts, workers
 from studies.protocol import ClaimRequest
 
 
 class QuickClaims:
-    """Leases trials over a connection of its own. For one thread."""
+    """Leases trials over a connection of its own. For the event loop."""
 
     def __init__(self, engine: Engine, known: Known, clock: Clock, lease: int) -> None:
         self._engine = engine
@@ -34,41 +34,40 @@ class QuickClaims:
         self._clock = clock
         self._lease = lease
 
-    def accept(self, requests: Sequence[ClaimRequest]) -> list[Claimed | None]:
+    async def accept(self, requests: Sequence[ClaimRequest]) -> list[Claimed | None]:
         """What the claims got; None for each that has to go the long way. Each is of another worker."""
         if not self._connection.possible:
             return [None] * len(requests)
         now = self._clock()
-        rows = self._connection.use(lambda connection: _lease(connection, requests, now, self._lease))
-        return [None] * len(requests) if rows is None else [self._claimed(of_one, now) for of_one in rows]
+        rows = await self._connection.use(lambda connection: _lease(connection, requests, now, self._lease))
+        return [None] * len(requests) if rows is None else [await self._claimed(of_one, now) for of_one in rows]
 
-    def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
 
-    def _claimed(self, rows: Sequence[Any], now: Instant) -> Claimed | None:
+    async def _claimed(self, rows: Sequence[Any], now: Instant) -> Claimed | None:
         if not rows:
             return None
         leased = sorted((row for row in rows if row.id is not None), key=lambda row: row.id)
-        return Claimed([assignment(self._board(row), self._known, row, now) for row in leased] or None)
+        return Claimed([assignment(await self._board(row), self._known, row, now) for row in leased] or None)
 
-    def _board(self, row: Any) -> Board:
+    async def _board(self, row: Any) -> Board:
         found = self._known.met(row.study_id, row.task)
-        if found is not None:
-            return found
+        return await asyncio.to_thread(self._read_board, row) if found is None else found
+
+    def _read_board(self, row: Any) -> Board:
         with reading(self._engine) as connection:
             return self._known.board(connection, row.study_id, row.task)
 
 
-def _lease(
-    connection: psycopg.Connection[Any], requests: Sequence[ClaimRequest], now: Instant, lease: int
-) -> list[list[Any]]:
+async def _lease(connection: Connection, requests: Sequence[ClaimRequest], now: Instant, lease: int) -> list[list[Any]]:
     """For each claim nothing if it has to go the long way, else a row for each trial; an empty one if it got none."""
     ids = [request.worker.id for request in requests]
-    with connection.pipeline(), connection.transaction():
-        connection.execute(_LOCK, [ids])
-        cursors = [_CLAIM.execute(connection, _sent(request, now, lease)) for request in requests]
-    return [cursor.fetchall() for cursor in cursors]
+    async with connection.pipeline(), connection.transaction():
+        await connection.execute(_LOCK, [ids])
+        cursors = [await _CLAIM.execute(connection, _sent(request, now, lease)) for request in requests]
+    return [await cursor.fetchall() for cursor in cursors]
 
 
 def _sent(request: ClaimRequest, now: Instant, lease: int) -> dict[str, Any]:

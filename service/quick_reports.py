@@ -14,14 +14,14 @@ from sqlalchemy import Engine
 from service import reports
 from service.clock import Clock, Instant
 from service.known import Known
-from service.own_connection import OwnConnection
+from service.own_connection import Connection, OwnConnection
 from service.queue import renewal_due_before
 from studies.errors import InvalidMessage
 from studies.protocol import Answer, ReportRequest
 
 
 class QuickReports:
-    """Accepts reports over a connection of its own. For one thread."""
+    """Accepts reports over a connection of its own. For the event loop."""
 
     def __init__(self, engine: Engine, known: Known, clock: Clock, lease: int) -> None:
         self._connection = OwnConnection(engine)
@@ -29,7 +29,7 @@ class QuickReports:
         self._clock = clock
         self._lease = lease
 
-    def accept(self, requests: Sequence[ReportRequest]) -> list[list[Answer] | None]:
+    async def accept(self, requests: Sequence[ReportRequest]) -> list[list[Answer] | None]:
         """The answers to the reports that were accepted; None for each that has to go the long way."""
         if not self._connection.possible:
             return [None] * len(requests)
@@ -45,7 +45,7 @@ class QuickReports:
             except InvalidMessage:
                 continue
             plain |= {item.trial_id: item.token for item in request.trials}
-        stopped = self._store(plain, rows, renewal_due_before(now, self._lease)) if plain else {}
+        stopped = await self._store(plain, rows, renewal_due_before(now, self._lease)) if plain else {}
         return [
             [reports.answer(item.trial_id, stop=stopped[item.trial_id]) for item in request.trials]
             if all(item.trial_id in stopped for item in request.trials)
@@ -53,15 +53,18 @@ class QuickReports:
             for request in requests
         ]
 
-    def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
 
-    def _store(self, plain: Mapping[int, str], rows: Sequence[object], due_before: Instant) -> dict[int, bool]:
+    async def _store(self, plain: Mapping[int, str], rows: Sequence[object], due_before: Instant) -> dict[int, bool]:
         """Store the epochs of trials that are held for long enough yet; returns these, and whether a stop is asked."""
         sent = (list(plain), list(plain.values()), due_before, json.dumps(rows))
-        stopped = self._connection.use(lambda connection: connection.execute(_STORE, sent).fetchall())
-        return dict(stopped or ())
+
+        async def store(connection: Connection) -> list[tuple[int, bool]]:
+            return await (await connection.execute(_STORE, sent)).fetchall()
+
+        return dict(await self._connection.use(store) or ())
 
 
 _INSERT = """

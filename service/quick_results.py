@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import psycopg
 from sqlalchemy import ARRAY, BigInteger, Engine, any_, bindparam
 
 from service import queue, reports, results, roster
@@ -18,7 +17,7 @@ from service.clock import Clock, Instant
 from service.known import Board, Known
 from service.messages import tokens
 from service.outcomes import outcome
-from service.own_connection import OwnConnection, Statement
+from service.own_connection import Connection, OwnConnection, Statement
 from service.queue import Held
 from service.quick_reports import INSERT_EPOCHS
 from service.tables import epochs, trials
@@ -31,20 +30,20 @@ class _TakeTheLongWay(Exception):
 
 
 class QuickResults:
-    """Accepts results over a connection of its own. For one thread."""
+    """Accepts results over a connection of its own. For the event loop."""
 
     def __init__(self, engine: Engine, known: Known, clock: Clock) -> None:
         self._connection = OwnConnection(engine)
         self._known = known
         self._clock = clock
 
-    def accept(self, requests: Sequence[ResultRequest]) -> list[list[Answer] | None]:
+    async def accept(self, requests: Sequence[ResultRequest]) -> list[list[Answer] | None]:
         """The answers to the results that were accepted; None for each that has to go the long way."""
         plain = [request for request in requests if _is_plain(request)]
         if not self._connection.possible or not plain:
             return [None] * len(requests)
         try:
-            done = self._connection.use(lambda connection: self._finish(connection, plain, self._clock()))
+            done = await self._connection.use(lambda connection: self._finish(connection, plain, self._clock()))
         except (_TakeTheLongWay, InvalidMessage):
             done = None
         return [
@@ -52,23 +51,21 @@ class QuickResults:
             for request in requests
         ]
 
-    def close(self) -> None:
-        """Give the connection back."""
-        self._connection.close()
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._connection.close()
 
-    def _finish(
-        self, connection: psycopg.Connection[Any], requests: Sequence[ResultRequest], now: Instant
-    ) -> dict[int, Held]:
+    async def _finish(self, connection: Connection, requests: Sequence[ResultRequest], now: Instant) -> dict[int, Held]:
         """End the trials, all of them or, with an exception, none. What their senders held."""
         items = [item for request in requests for item in request.trials]
         sent = {"ids": [item.trial_id for item in items]}
-        with connection.pipeline(), connection.transaction():
-            _LOCK.execute(connection, sent)
+        async with connection.pipeline(), connection.transaction():
+            await _LOCK.execute(connection, sent)
             if rows := [row for item in items for row in self._epochs(item, now)]:
-                connection.execute(INSERT_EPOCHS, [json.dumps(rows)])
-            holding, storing = _HOLD.execute(connection, sent), _STORED.execute(connection, sent)
-            holds = self._held(holding.fetchall(), tokens(requests))
-            stored = results.by_attempt(storing.fetchall())
+                await connection.execute(INSERT_EPOCHS, [json.dumps(rows)])
+            holding, storing = await _HOLD.execute(connection, sent), await _STORED.execute(connection, sent)
+            holds = self._held(await holding.fetchall(), tokens(requests))
+            stored = results.by_attempt(await storing.fetchall())
             outcomes = []
             for item in items:
                 held = holds[item.trial_id]
@@ -76,10 +73,10 @@ class QuickResults:
             for item, held, result in sorted(outcomes, key=lambda one: one[1].study_id):
                 values = _as_sent(results.ended_trial(item, held, result, now))
                 attempt = results.ended_attempt(held, result, now)
-                _END_ALL.execute(connection, {**values, **attempt, "study": held.study_id})
+                await _END_ALL.execute(connection, {**values, **attempt, "study": held.study_id})
             freed = Counter(held.worker_id for held in holds.values())
             for worker_id, number in sorted(freed.items()):  # always locked in the same order
-                _FREE_SLOTS.execute(connection, {"worker": worker_id, "number": number})
+                await _FREE_SLOTS.execute(connection, {"worker": worker_id, "number": number})
         return holds
 
     def _epochs(self, item: TrialResult, now: Instant) -> list[dict[str, Any]]:

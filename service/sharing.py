@@ -49,12 +49,12 @@ class Planned:
     turn: tuple[int, int, int]
 
 
-TURNS_AHEAD = 2
+TURNS_AHEAD = 4
 """So many trials are filled in ahead for a slot at most, whether it is free just now or busy."""
 
 
 def looking_ahead(slots: Sequence[Slots], all_slots: Sequence[int], ahead: int) -> list[Slots]:
-    """The free slots, and `ahead` more, as if each slot became free once or twice: one of each worker after the other.
+    """The free slots, and `ahead` more, as if each slot became free a few times: one of each worker after the other.
 
     all_slots: the number of each worker's slots, free ones among them.
 

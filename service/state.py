@@ -85,7 +85,7 @@ class Arena:
         for messages in (self.claims, self.reports, self.results, self.releases):
             await messages.close()
         for short_way in self.quick:
-            short_way.close()
+            await short_way.close()
 
 
 def arena(request: Request) -> Arena:

@@ -9,6 +9,7 @@ from types import FrameType
 import uvicorn
 
 from service.app import create_app
+from service.joined_writes import JoinedWritesProtocol
 from service.lifeline import end_with_parent
 from service.logs import configure
 from service.settings import Settings
@@ -37,6 +38,7 @@ def main(listener_fd: str, lifeline_fd: str) -> None:
         app,
         log_config=None,
         access_log=False,
+        http=JoinedWritesProtocol,
         server_header=False,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         timeout_keep_alive=75,

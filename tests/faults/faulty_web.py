@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -43,7 +44,8 @@ class Points:
                 pass_point(f"web-{route}-before-answer")
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                pass_point(f"web-{route}-after-answer")
+                # It is sent once the event loop's turn is over.
+                asyncio.get_running_loop().call_soon(pass_point, f"web-{route}-after-answer")
 
         await self._app(scope, receive, answer)
 
@@ -68,22 +70,32 @@ _ROUTES: dict[object, str] = {
 }
 
 
-def by_message(replies: Callable[..., Any]) -> Callable[..., Any]:
+def by_message(accepted: Callable[..., Any]) -> Callable[..., Any]:
     """Messages that share a transaction are taken by a thread of their own, which does not know of the route."""
 
     def run(self: Any, messages: Sequence[Any]) -> Any:
         _route.set(_ROUTES[type(messages[0])])
-        return replies(self, messages)
+        return accepted(self, messages)
 
     return run
 
 
-def committing(use: Callable[..., Any]) -> Callable[..., Any]:
+def by_first_message(replies: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """The task that takes messages was begun by one of them, perhaps not of those that it takes now."""
+
+    async def run(self: Any, messages: Sequence[Any]) -> Any:
+        _route.set(_ROUTES[type(messages[0])])
+        return await replies(self, messages)
+
+    return run
+
+
+def committing(use: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """The statements of most messages commit themselves."""
 
-    def run(*arguments: Any) -> Any:
+    async def run(*arguments: Any) -> Any:
         pass_point(f"web-{_route.get()}-before-commit")
-        done = use(*arguments)
+        done = await use(*arguments)
         pass_point(f"web-{_route.get()}-after-commit")
         return done
 
@@ -95,7 +107,8 @@ def main(listener: socket.socket, settings: Settings, bombs: str) -> None:
     # What is done about a cluster whose trainers all die is tried elsewhere; here it would hold the study up.
     service.roster.FIRST_BAR_SECONDS = 1
     service.faults.SAME_FAILURES = 1000
-    Together._replies = by_message(Together._replies)
+    Together._accepted = by_message(Together._accepted)
+    Together._replies = by_first_message(Together._replies)
     OwnConnection.use = committing(OwnConnection.use)
     create_app = service.web.create_app
 

@@ -420,17 +420,17 @@ def test_at_a_slow_pace_there_are_as_many_ready_trials_as_free_slots(service: Se
         service.clock.advance(1)
 
 
-def test_at_a_high_pace_trials_are_ready_ahead_but_two_for_each_slot_at_most(service: Service) -> None:
+def test_at_a_high_pace_trials_are_ready_ahead_but_four_for_each_slot_at_most(service: Service) -> None:
     worker = Worker(service.client, slots=2)
     service.submit(search={"trials_per_schedule": 200, "sampler": "random"})
-    for _ in range(int(PACE_SECONDS / AHEAD_SECONDS) * 4):  # in no time
+    for _ in range(int(PACE_SECONDS / AHEAD_SECONDS) * 9):  # in no time
         worker.finish(worker.next(service))
     held = worker.next(service)
     service.director.step()
-    assert ready(service) == 4
+    assert ready(service) == 8
     worker.finish(held)
     service.director.step()
-    assert ready(service) == 5  # one for the slot that is free now
+    assert ready(service) == 9  # one for the slot that is free now
     service.clock.advance(PACE_SECONDS + 1)
     while worker.claim():
         pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 from collections import Counter, defaultdict
@@ -64,6 +65,7 @@ class LeaseProtocol(RuleBasedStateMachine):
         self.engine = open_database(self.made.__enter__())
         self.clock = MovableClock()
         self.known = Known()
+        self.loop = asyncio.Runner()
         self.quick_claims = QuickClaims(self.engine, self.known, self.clock, LEASE)
         self.quick_reports = QuickReports(self.engine, self.known, self.clock, LEASE)
         self.quick_results = QuickResults(self.engine, self.known, self.clock)
@@ -104,7 +106,8 @@ class LeaseProtocol(RuleBasedStateMachine):
             assert left == []
         finally:
             for quick in (self.quick_claims, self.quick_reports, self.quick_results):
-                quick.close()
+                self.loop.run(quick.close())
+            self.loop.close()
             self.engine.dispose()
             self.made.__exit__(None, None, None)
 
@@ -137,7 +140,7 @@ class LeaseProtocol(RuleBasedStateMachine):
 
     def given(self, request: ClaimRequest) -> list[Assignment]:
         """What a claim gets, by the short way or else the long one, as in the service; so with all messages."""
-        (claimed,) = self.quick_claims.accept([request])
+        (claimed,) = self.loop.run(self.quick_claims.accept([request]))
         if claimed is None:
             with writing(self.engine) as connection:
                 claimed = claiming.claim(connection, self.known, request, self.clock(), LEASE)
@@ -161,7 +164,7 @@ class LeaseProtocol(RuleBasedStateMachine):
         sent = range(first, min(first + number, trial.epochs))
         part = TrialReport(trial_id=trial.trial_id, token=trial.token, epochs=records(trial, sent, 0.5))
         request = ReportRequest(worker_id=worker, trials=[part])
-        (answers,) = self.quick_reports.accept([request])
+        (answers,) = self.loop.run(self.quick_reports.accept([request]))
         if answers is None:
             with writing(self.engine) as connection:
                 (answers,) = reports.accept_reports(connection, self.known, [request], self.clock(), LEASE)
@@ -178,7 +181,7 @@ class LeaseProtocol(RuleBasedStateMachine):
     def finish_lease(self, which: int, outcome: Any) -> None:
         worker, trial = self.leases[which % len(self.leases)]
         request = ResultRequest(worker_id=worker, trials=[result(trial, 0.5, outcome)])
-        (answers,) = self.quick_results.accept([request])
+        (answers,) = self.loop.run(self.quick_results.accept([request]))
         if answers is None:
             with writing(self.engine) as connection:
                 (answers,) = results.accept_results(connection, self.known, [request], self.clock())

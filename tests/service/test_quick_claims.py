@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from threading import Thread
@@ -41,10 +42,13 @@ def ready(service: Service, worker: Worker) -> Worker:
 
 
 def accept(service: Service, *requests: ClaimRequest) -> list[Claimed | None]:
-    quick = QuickClaims(service.engine, Known(), service.clock, LEASE)
-    claimed = quick.accept(requests)
-    quick.close()
-    return claimed
+    async def accepting() -> list[Claimed | None]:
+        quick = QuickClaims(service.engine, Known(), service.clock, LEASE)
+        claimed = await quick.accept(requests)
+        await quick.close()
+        return claimed
+
+    return asyncio.run(accepting())
 
 
 def row(service: Service, worker: Worker) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,10 +50,13 @@ def report(trial: Assignment, told: list[EpochRecord], **changes: Any) -> Report
 
 
 def accept(service: Service, known: Known, *requests: ReportRequest) -> list[list[Answer] | None]:
-    quick = QuickReports(service.engine, known, service.clock, LEASE)
-    answers = quick.accept(requests)
-    quick.close()
-    return answers
+    async def accepting() -> list[list[Answer] | None]:
+        quick = QuickReports(service.engine, known, service.clock, LEASE)
+        answers = await quick.accept(requests)
+        await quick.close()
+        return answers
+
+    return asyncio.run(accepting())
 
 
 def stored(service: Service) -> list[tuple[Any, ...]]:
@@ -137,27 +141,27 @@ def test_one_of_several_goes_the_long_way_alone(service: Service, trial: Assignm
 
 
 def test_after_a_broken_connection_the_long_way_is_taken_once(service: Service, trial: Assignment) -> None:
-    engine = open_database(service.engine.url.render_as_string(hide_password=False))  # its only connection is broken
-    quick = QuickReports(engine, knowing(trial), service.clock, LEASE)
-    assert quick.accept([report(trial, records(trial, [0], 0.5))]) != [None]
-    with writing(service.engine) as connection:
-        connection.execute(
-            text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE query LIKE '%json_to_recordset%' AND pid <> pg_backend_pid()"
+    quick = QuickReports(service.engine, knowing(trial), service.clock, LEASE)
+    with asyncio.Runner() as runner:
+        assert runner.run(quick.accept([report(trial, records(trial, [0], 0.5))])) != [None]
+        with writing(service.engine) as connection:
+            connection.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE query LIKE '%json_to_recordset%' AND pid <> pg_backend_pid()"
+                )
             )
-        )
-    assert quick.accept([report(trial, records(trial, [1], 0.5))]) == [None]
-    assert quick.accept([report(trial, records(trial, [2], 0.5))]) != [None]
-    quick.close()
-    engine.dispose()
+        assert runner.run(quick.accept([report(trial, records(trial, [1], 0.5))])) == [None]
+        assert runner.run(quick.accept([report(trial, records(trial, [2], 0.5))])) != [None]
+        runner.run(quick.close())
     assert [row[2] for row in stored(service)] == [0, 2]
 
 
 def test_a_database_that_is_away_is_told_of_at_once(service: Service, trial: Assignment) -> None:
     nowhere = open_database("postgresql://nobody@127.0.0.1:1/nothing")
+    quick = QuickReports(nowhere, knowing(trial), service.clock, LEASE)
     with pytest.raises(OperationalError):
-        QuickReports(nowhere, knowing(trial), service.clock, LEASE).accept([report(trial, [])])
+        asyncio.run(quick.accept([report(trial, [])]))
 
 
 def test_sqlite_takes_the_long_way(databases: Databases) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,10 +41,13 @@ class Front:
                 self.known.note(trial.token, Leased(trial.trial_id, trial.attempt, trial.phase, board))
 
     def accept(self, *results: TrialResult) -> list[list[Answer] | None]:
-        quick = QuickResults(self.service.engine, self.known, self.service.clock)
-        answers = quick.accept([ResultRequest(worker_id="worker-1", trials=[item]) for item in results])
-        quick.close()
-        return answers
+        async def accepting() -> list[list[Answer] | None]:
+            quick = QuickResults(self.service.engine, self.known, self.service.clock)
+            answers = await quick.accept([ResultRequest(worker_id="worker-1", trials=[item]) for item in results])
+            await quick.close()
+            return answers
+
+        return asyncio.run(accepting())
 
     def accept_the_long_way(self, item: TrialResult) -> list[Answer]:
         with writing(self.service.engine) as connection:
