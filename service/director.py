@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -274,21 +274,27 @@ class Director:
     def _wanted(self, connection: Connection, revisions: Mapping[int, int], now: Instant) -> _Due:
         """The planned trials to fill in: one for each free slot without a ready one, and at a high pace more."""
         work = _Due()
-        wanted = filling.wanted(connection, now, self._pace(now))
+        pace = self._pace(now)
+        wanted = filling.wanted(connection, now, pace)
         wanted.sort(key=lambda trial: trial.study_id)
         for study_id, group in groupby(wanted, key=lambda trial: trial.study_id):
             planned = list(group)
             with self._failing(study_id, work.failures):
-                self._catch_up(connection, planned, revisions[study_id])
+                self._catch_up(connection, planned, revisions[study_id], several=pace > 0)
                 work.planned += planned
         return work
 
-    def _catch_up(self, connection: Connection, planned: list[Planned], revision: int) -> None:
-        """Tell the lanes of trials of one study what has happened in them."""
-        keys = {_lane_key(trial) for trial in planned if not trial.configured}
-        for key in keys - self._lanes.keys():
+    def _catch_up(self, connection: Connection, planned: list[Planned], revision: int, *, several: bool) -> None:
+        """Tell the lanes of trials of one study what has happened in them.
+
+        several: points are made a few at a time, as long as they are asked for without anything to learn between.
+        """
+        keys = Counter(_lane_key(trial) for trial in planned if not trial.configured)
+        for key in keys.keys() - self._lanes.keys():
             self._lanes[key] = Lane.load(connection, key)
         catch_up(connection, [self._lanes[key] for key in keys], revision)
+        for key, number in keys.items():
+            self._lanes[key].sampler.expect(number if several else 0)
 
     def _sampled(self, planned: list[Planned], failures: dict[int, str]) -> list[_Filled]:
         """Trials with their parameters, but for studies that fail; those that have some already keep them."""

@@ -34,6 +34,10 @@ LONGEST_HISTORY = 100
 SHOWN = 75
 """so many, and takes as many for good ones as it would of the whole history."""
 MOST_GOOD = 25
+POINTS_OF_A_FIT = 4
+"""Where many points are asked for at once, so many are drawn from what TPE has fitted to the history."""
+CANDIDATES = 24
+"""Optuna's own number of candidates for a point."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,7 @@ class Sampler:
         self._startup = min(MAX_STARTUP_TRIALS, max(1, size // 2))
         self._maximize = direction == "maximize"
         self._forgotten = 0
+        self._expected = 0
         self._begin([])
 
     def _begin(self, history: Sequence[tuple[int, FrozenTrial]]) -> None:
@@ -121,9 +126,15 @@ class Sampler:
             alone = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
             return suggest(self._space, alone.ask())
         self._tpe.reseed(seed % 2**32)
+        self._tpe.points = min(max(self._expected, 1), POINTS_OF_A_FIT)
+        self._expected -= 1
         trial = self._study.ask()
         self._numbers[trial_id] = trial.number
         return suggest(self._space, trial)
+
+    def expect(self, points: int) -> None:
+        """Say that so many points will be asked for before anything is learned: TPE makes a few of them at a time."""
+        self._expected = points
 
     def learn(self, past: Past) -> None:
         """Take in what became of a point; a point that was not proposed here is added to the history.
@@ -133,6 +144,8 @@ class Sampler:
         """
         if not self.learns:
             return
+        self._expected = 0
+        self._tpe.kept.clear()
         state, value = _told(past)
         if past.trial_id not in self._numbers:
             params, distributions = flat_parameters(self._space, past.proposal)
@@ -186,13 +199,40 @@ class Sampler:
 class _TPE(optuna.samplers.TPESampler):
     """Optuna's, kept for a whole search: a new one for each point would look through the whole history first.
 
-    forgotten: so many more trials have ended than it is shown.
+    forgotten: so many more trials have ended than it is shown. points: so many are made of the next fit, whose other
+    ones are `kept` for the next trials.
     """
 
     def __init__(self, forgotten: int, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(n_ei_candidates=CANDIDATES, **options)
+        self.points = 1
+        self.kept: list[dict[str, Any]] = []
+        self._fitting = 1
         # Optuna's own number of good trials, `optuna.samplers._tpe.sampler.default_gamma`, of the whole history.
         self._gamma = lambda shown: min(math.ceil(0.1 * (shown + forgotten)), MOST_GOOD)
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The best of the candidates, or one that was kept."""
+        if self.kept:
+            point = self.kept.pop()
+            return {name: search_space[name].to_external_repr(value) for name, value in point.items()}
+        self._fitting, self._n_ei_candidates = self.points, self.points * CANDIDATES
+        try:
+            return super().sample_relative(study, trial, search_space)
+        finally:
+            self._fitting, self._n_ei_candidates = 1, CANDIDATES
+
+    def _compute_acquisition_func(self, samples: dict[str, Any], *fitted: Any) -> Any:
+        """Of the candidates of each point keep the best, but for that of all, which Optuna takes."""
+        values = super()._compute_acquisition_func(samples, *fitted)
+        taken = values.argmax() // CANDIDATES
+        for point in range(self._fitting):
+            if point != taken and self._fitting > 1:
+                best = point * CANDIDATES + values[point * CANDIDATES : (point + 1) * CANDIDATES].argmax()
+                self.kept.append({name: candidates[best].item() for name, candidates in samples.items()})
+        return values
 
     def reseed(self, seed: int) -> None:
         """Go on as one that was made with this seed."""

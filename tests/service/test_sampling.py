@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import optuna
@@ -8,7 +9,7 @@ import pytest
 from optuna.samplers._tpe.sampler import default_gamma
 from scipy.stats import kstest, loguniform, qmc
 
-from service.sampling import LONGEST_HISTORY, Past, Proposal, Sampler
+from service.sampling import LONGEST_HISTORY, POINTS_OF_A_FIT, Past, Proposal, Sampler
 from studies.definition import SamplerName, StudyDefinition
 from studies.seeds import derive
 from studies.space import Choice, Fixed, FlatSpace, JointSpace, Range
@@ -102,11 +103,56 @@ def test_a_rebuilt_sampler_proposes_what_the_one_that_went_on_does(space: FlatSp
     assert lasting.propose(14, 14) == sampler_after(space, history, 14)
 
 
-def sampler_after(space: FlatSpace | JointSpace, history: list[Past], number: int) -> Proposal:
+class Recording(optuna.samplers.TPESampler):
+    """Optuna's, and the candidates that it last had for all parameters at once."""
+
+    def _compute_acquisition_func(self, samples: Any, *fitted: Any) -> Any:
+        self.values = super()._compute_acquisition_func(samples, *fitted)
+        self.samples = samples
+        return self.values
+
+
+def test_points_of_one_fit_are_the_best_of_their_share_of_the_candidates() -> None:
+    history = [told(n, sampler("random").propose(n, n), math.sin(n)) for n in range(14)]
+    one = sampler("tpe")
+    for past in history:
+        one.learn(past)
+    one.expect(POINTS_OF_A_FIT + 1)
+    points = [one.propose(100 + n, 14 + n) for n in range(POINTS_OF_A_FIT + 1)]
+
+    many = 24 * POINTS_OF_A_FIT
+    optunas = Recording(
+        seed=derive(1, "sampler", "t", "step", 14), n_startup_trials=8, constant_liar=True, n_ei_candidates=many
+    )
+    assert points[0] == sampler_after(FLAT, history, 14, optunas)
+    shares = np.argmax(optunas.values.reshape(POINTS_OF_A_FIT, 24), axis=1) + 24 * np.arange(POINTS_OF_A_FIT)
+    rates = optunas.samples["learning_rate"][shares]
+    assert sorted(point.values["learning_rate"] for point in points[:-1]) == sorted(rates)
+    assert points[-1] not in points[:-1], "another fit, since four were made of the first"
+
+
+@pytest.mark.parametrize("space", [FLAT, JOINT], ids=["flat", "joint"])
+def test_what_was_expected_is_forgotten_once_there_is_more_to_learn(space: FlatSpace | JointSpace) -> None:
+    history = [told(n, sampler("random", space).propose(n, n), math.sin(n)) for n in range(14)]
+    one = sampler("tpe", space)
+    for past in history:
+        one.learn(past)
+    one.expect(4)
+    for number in range(14, 16):
+        history.append(told(number, one.propose(number, number), 0.5))
+    for past in history[14:]:
+        one.learn(past)
+    assert one.propose(16, 16) == sampler_after(space, history, 16)
+
+
+def sampler_after(
+    space: FlatSpace | JointSpace, history: list[Past], number: int, optunas: optuna.samplers.TPESampler | None = None
+) -> Proposal:
     """What Optuna itself proposes after this history, driven by hand."""
     study = optuna.create_study(
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(
+        sampler=optunas
+        or optuna.samplers.TPESampler(
             seed=derive(1, "sampler", "t", "step", number), n_startup_trials=8, constant_liar=True
         ),
         pruner=optuna.pruners.NopPruner(),
