@@ -16,7 +16,6 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial
 from optuna.trial import TrialState as OptunaState
-from scipy.stats import qmc
 
 from studies.definition import SamplerName
 from studies.seeds import derive
@@ -184,6 +183,8 @@ class Sampler:
 
         All arms of a study share the sequence, so that trial n has the same base rate in every arm.
         """
+        from scipy.stats import qmc  # half of the director's start, for one of its samplers
+
         engine = qmc.Sobol(POINT_DIMENSIONS, scramble=True, rng=derive(self._seed, "qmc"))
         if number:  # SciPy's fast_forward(0) overflows
             engine.fast_forward(number)
