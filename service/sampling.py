@@ -134,6 +134,7 @@ class Sampler:
     def expect(self, points: int) -> None:
         """Say that so many points will be asked for before anything is learned: TPE makes a few of them at a time."""
         self._expected = points
+        self._tpe.kept.clear()
 
     def learn(self, past: Past) -> None:
         """Take in what became of a point; a point that was not proposed here is added to the history.
@@ -143,8 +144,7 @@ class Sampler:
         """
         if not self.learns:
             return
-        self._expected = 0
-        self._tpe.kept.clear()
+        self.expect(0)
         state, value = _told(past)
         if past.trial_id not in self._numbers:
             params, distributions = flat_parameters(self._space, past.proposal)
@@ -230,7 +230,7 @@ class _TPE(optuna.samplers.TPESampler):
         values = super()._compute_acquisition_func(samples, *fitted)
         taken = values.argmax() // CANDIDATES
         for point in range(self._fitting):
-            if point != taken and self._fitting > 1:
+            if point != taken:
                 best = point * CANDIDATES + values[point * CANDIDATES : (point + 1) * CANDIDATES].argmax()
                 self.kept.append({name: candidates[best].item() for name, candidates in samples.items()})
         return values

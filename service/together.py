@@ -71,6 +71,7 @@ class Together(Generic[_Message, _Reply]):
             await asyncio.wait([self._working], timeout=CLOSE_SECONDS)
         if self._thread is not None:
             self._thread.end()
+            self._thread = None
 
     async def _work(self) -> None:
         while batch := self._next():
