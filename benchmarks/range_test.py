@@ -106,11 +106,12 @@ def best_of(case: Case, trials: list[dict[str, Any]]) -> dict[str, Any]:
 def run_trials(case: Case) -> Iterator[dict[str, Any]]:
     """Train every trial of the study, in this process."""
     from workers.control import Control
+    from workers.programs import Programs
     from workers.tasks import load
     from workers.training import train
 
     task = load()[case.task]
-    problem = task()
+    programs = Programs(task())
     definition = definition_of(case)
     space = JointSpace(branches=tuple(definition.arm_space(entry.type) for entry in definition.schedules))
     for number in range(case.trials):
@@ -136,7 +137,7 @@ def run_trials(case: Case) -> Iterator[dict[str, Any]]:
             score_on_test=False,
         )
         epochs: list[EpochRecord] = []
-        end = train(assignment, problem, epochs.append, Control())
+        end = train(assignment, programs, epochs.append, Control())
         assert end is not None
         value = score([(epoch.epoch, epoch.metrics[task.manifest.metric]) for epoch in epochs], task.manifest.direction)
         yield {

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from studies.schedules import ClosedLoop, OpenLoop, RateState, Schedule, make
 from studies.schedules.base import Rates
@@ -248,6 +249,45 @@ class ScheduleCallback(keras.callbacks.Callback):
                 raise ValueError(f"restore_best_weights=True: {self.schedule.type} watches no metric")
             return False
         return self.schedule.keeps_best_weights if given is None else given
+
+
+class EpochRates(ScheduleCallback):
+    """A schedule for a trainer that takes the rates of an epoch's steps as it begins, and calls no batch's hooks.
+
+    The optimizer's rate stays a variable, which the trainer assigns before every step.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table: NDArray[np.float32] = np.zeros(0, np.float32)
+
+    def rates(self, steps: int) -> Rates:
+        """The rates of the next `steps` optimizer steps: (steps,)."""
+        first = self._steps_done()
+        if self._table.size:
+            rates = self._table[np.clip(np.arange(first, first + steps), 0, self._table.size - 1)].astype(np.float64)
+        else:
+            ahead = self._ramp[first : first + steps]
+            after = ahead[-1] if ahead.size else self._rate_of_last_step()
+            rates = np.concatenate([ahead, np.full(steps - ahead.size, after)])
+        self._assign(float(rates[0]))
+        self.lr_first = self._rate_of_last_step()
+        return rates
+
+    def _install(self, schedule: OpenLoop, epoch: int) -> None:
+        steps_per_epoch, steps = self._length()
+        self._begin = _iterations(self.model.optimizer) - epoch * steps_per_epoch
+        self._table = rate_table(
+            schedule,
+            self._base_rate,
+            warmup=self.warmup,
+            steps=steps,
+            steps_per_epoch=steps_per_epoch,
+            seed=self.seed,
+        )
+
+    def _rate_of_last_step(self) -> float:
+        return _number(_inner(self.model.optimizer).learning_rate)
 
 
 def _from_config(config: dict[str, Any]) -> OpenLoop:

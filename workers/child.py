@@ -47,7 +47,8 @@ from workers.pipe import (
 from workers.process import STACK_SIGNAL
 
 if TYPE_CHECKING:
-    from workers.tasks import Problem, Task
+    from workers.programs import Programs
+    from workers.tasks import Task
     from workers.training import Keep, TrialEnd
 
 REASON_CHARACTERS = 2000
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str]) -> int:
         pipe.send(Unusable(reason=str(error)))
         return 1
     pipe.send(announcement(tasks, pulse))
-    problems: dict[str, Problem] = {}
+    problems: dict[str, Programs] = {}
     while (order := inbox.next()) is not None:
         run(*order, tasks, problems, pipe)
     return 0
@@ -191,8 +192,8 @@ def versions() -> dict[str, str]:
     }
 
 
-def run(order: Train, control: Control, tasks: dict[str, Task], problems: dict[str, Problem], pipe: Pipe) -> None:
-    """Run one trial and tell the agent how it went; `problems` keeps the data of tasks already used."""
+def run(order: Train, control: Control, tasks: dict[str, Task], problems: dict[str, Programs], pipe: Pipe) -> None:
+    """Run one trial and tell the agent how it went; `problems` keeps what tasks already used have made."""
     assignment = order.assignment
     token = assignment.token
 
@@ -202,9 +203,11 @@ def run(order: Train, control: Control, tasks: dict[str, Task], problems: dict[s
     def note(text: str) -> None:
         pipe.send(Note(token=token, text=text[:REASON_CHARACTERS]))
 
+    from workers.programs import Programs
+
     try:
         if assignment.task not in problems:
-            problems[assignment.task] = tasks[assignment.task]()
+            problems[assignment.task] = Programs(tasks[assignment.task](), told=note)
         end = _carry_out(order, problems[assignment.task], report, note, control)
     except TaskError as error:
         pipe.send(Ended(token=token, outcome="failed", reason=str(error)[:REASON_CHARACTERS]))
@@ -239,7 +242,7 @@ def run(order: Train, control: Control, tasks: dict[str, Task], problems: dict[s
 
 def _carry_out(
     order: Train,
-    problem: Problem,
+    programs: Programs,
     report: Callable[[EpochRecord], None],
     note: Callable[[str], None],
     control: Control,
@@ -255,11 +258,11 @@ def _carry_out(
     if assignment.phase != "range_test":
         path, seconds = order.checkpoint, order.checkpoint_seconds
         checkpoint = Checkpoint(path, every_seconds=seconds, note=note) if path is not None else None
-        return train(assignment, problem, report, control, checkpoint, _keeper(order, note, control))
+        return train(assignment, programs, report, control, checkpoint, _keeper(order, note, control))
     from workers.range_test import range_test
 
     started = time.perf_counter()
-    curve = range_test(problem, assignment.configuration, assignment.seed, control)
+    curve = range_test(programs.problem, assignment.configuration, assignment.seed, control)
     seconds = time.perf_counter() - started
     if curve is None:
         return TrialEnd("pruned", seconds) if control.wish == "stop" else None

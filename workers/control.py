@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+from studies.protocol import Outcome
+
 
 class Control:
     """A wish, set by one thread and looked at by the training one after every batch.
@@ -36,3 +38,11 @@ class Control:
     def drop(self) -> None:
         """Wish for an end without a result."""
         self.wish = "drop"
+
+
+class Ended(Exception):
+    """Ends a training from within; without an outcome where nobody wants one."""
+
+    def __init__(self, outcome: Outcome | None, reason: str = "") -> None:
+        self.outcome = outcome
+        self.reason = reason

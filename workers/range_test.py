@@ -14,9 +14,9 @@ import numpy as np
 from studies.configuration import Configuration
 from studies.range_test import BATCHES, Floats, RangeCurve, sweep_rates
 from studies.seeds import derive, permutation
+from workers.compiling import compiled
 from workers.control import Control
 from workers.tasks.problem import Data, Problem, take
-from workers.training import compiled
 
 SWEEPS = 3
 """Sweeps that a range test averages: with one alone, a range missed the best base rate a little more often."""

@@ -1,4 +1,4 @@
-"""One trial: a fresh model, `model.fit` with the schedule, a record of every epoch, an outcome."""
+"""One trial: a fresh model, a trainer with the schedule, a record of every epoch, an outcome."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from typing import Any
 
 import keras
 
-from studies.configuration import Configuration
 from studies.errors import TaskError
 from studies.protocol import Assignment, EpochRecord, KeptModel, Outcome
 from studies.range_test import RangeCurve
 from studies.schedules import ClosedLoop
-from workers.batches import ShuffledBatches
 from workers.best_weights import BestWeights
 from workers.callbacks import ScheduleCallback
-from workers.control import Control
+from workers.control import Control, Ended
 from workers.models import Trained
+from workers.programs import Programs
 from workers.resuming import Checkpoint, EarlyStopping, Past, Training
-from workers.tasks.problem import Data, Problem, take
-
-EVALUATION_BATCH = 1024
-"""Examples at a time in validation and test; larger than most training batches, since nothing is learned."""
+from workers.tasks.problem import Problem, take
 
 Scores = dict[str, float | None]
 Report = Callable[[EpochRecord], None]
@@ -49,7 +45,7 @@ class TrialEnd:
 
 def train(
     assignment: Assignment,
-    problem: Problem,
+    programs: Programs,
     report: Report,
     control: Control,
     checkpoint: Checkpoint | None = None,
@@ -63,12 +59,9 @@ def train(
     Raises TaskError if the task cannot be trained as the assignment says.
     """
     configuration = assignment.configuration
-    keras.utils.set_random_seed(assignment.seed)
-    model = compiled(problem, configuration)
-    batches = ShuffledBatches(
-        problem.train, examples=problem.examples, batch_size=configuration.batch_size, seed=assignment.seed
-    )
-    schedule = ScheduleCallback(
+    trainer = programs.trainer(configuration, assignment.seed)
+    model, steps_per_epoch = trainer.model, trainer.steps_per_epoch
+    schedule = trainer.schedule_type(
         configuration.make_schedule(),
         learning_rate=configuration.learning_rate,
         warmup=configuration.warmup,
@@ -80,8 +73,8 @@ def train(
     training = Training(
         model,
         schedule,
-        steps_per_epoch=batches.num_batches,
-        steps=assignment.epochs * batches.num_batches,
+        steps_per_epoch=steps_per_epoch,
+        steps=assignment.epochs * steps_per_epoch,
         best=best,
         stopping=stopping,
     )
@@ -92,37 +85,37 @@ def train(
     outcome: Outcome = "completed"
     reason = ""
     try:
-        model.fit(
-            batches,
-            # The batches come in their own order; Keras would shuffle that again, from a state of its own.
-            shuffle=False,
-            epochs=assignment.epochs,
-            initial_epoch=len(past.epochs),
-            validation_data=problem.validation,
-            validation_batch_size=max(EVALUATION_BATCH, configuration.batch_size),
-            callbacks=[
-                _Watch(control, batches, required=_watched_metrics(assignment.metric, schedule)),
+        trainer.fit(
+            schedule,
+            [
+                _Required(_watched_metrics(assignment.metric, schedule)),
                 schedule,
                 epochs,
                 *([stopping] if stopping is not None else []),
                 *([_Checkpoints(control, checkpoint, training, epochs)] if checkpoint is not None else []),
             ],
-            verbose=0,
+            seed=assignment.seed,
+            epochs=assignment.epochs,
+            initial_epoch=len(past.epochs),
+            control=control,
         )
-    except _Ended as end:
+    except Ended as end:
         if end.outcome is None:
             return None
         outcome, reason = end.outcome, end.reason
     seconds = epochs.so_far().train_seconds
-    trained = TrialEnd(outcome, seconds, steps_per_epoch=batches.num_batches, reason=reason)
+    trained = TrialEnd(outcome, seconds, steps_per_epoch=steps_per_epoch, reason=reason)
     if outcome != "completed" or best is None:
         return trained
     last_weights = model.get_weights() if keep is not None else []
-    test_last = score(model, problem.test, control)
-    test_best = test_last if best.epoch == epochs.last else None
-    if test_best is None and best.weights is not None:
-        model.set_weights(best.weights)
-        test_best = score(model, problem.test, control)
+    try:
+        test_last = _finite(trainer.evaluate(control))
+        test_best = test_last if best.epoch == epochs.last else None
+        if test_best is None and best.weights is not None:
+            model.set_weights(best.weights)
+            test_best = _finite(trainer.evaluate(control))
+    except Ended:
+        return None
     scored = replace(trained, test_best=test_best, test_last=test_last)
     if keep is None or control.wish == "drop":
         return scored
@@ -132,7 +125,7 @@ def train(
         value, test, weights = epochs.last_value, test_last, last_weights
     if value is None or test is None or test.get(assignment.metric.removeprefix("val_")) is None:
         return scored  # To the service it has diverged.
-    return replace(scored, model=keep(Trained(partial(save, problem, weights), value, test)))
+    return replace(scored, model=keep(Trained(partial(save, programs.problem, weights), value, test)))
 
 
 def save(problem: Problem, weights: Any, path: Path) -> None:
@@ -147,94 +140,12 @@ def save(problem: Problem, weights: Any, path: Path) -> None:
     model.save(path)
 
 
-def compiled(problem: Problem, configuration: Configuration) -> Any:
-    """A fresh model of the problem, compiled with the configuration's optimizer, all its variables made."""
-    model = problem.model()
-    model.compile(
-        optimizer=make_optimizer(configuration),
-        loss=problem.loss,
-        metrics=keras.tree.map_structure(_fresh, list(problem.metrics)),
-    )
-    _build(model, take(problem.train, slice(0, 1)))
-    return model
+class _Required(keras.callbacks.Callback):
+    """Goes before the schedule: ends a run that does not report what it cannot do without."""
 
-
-def _build(model: Any, example: Data) -> None:
-    """Make the variables of the model, its metrics and its optimizer, from one example.
-
-    Left to itself, Keras on TensorFlow makes those of metrics and optimizer while it traces the first
-    step: digits-mlp then takes 0.3 s longer to its first epoch, and TensorFlow never frees 2 MB per model.
-    """
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(example)
-    outputs = model(x)
-    model.compute_loss(x, y, outputs, sample_weight=sample_weight)
-    model.compute_metrics(x, y, outputs, sample_weight=sample_weight)
-    model.reset_metrics()
-    model.optimizer.build(model.trainable_variables)
-
-
-def make_optimizer(configuration: Configuration) -> Any:
-    """The Keras optimizer of a configuration, at its base rate."""
-    optimizer = configuration.make_optimizer()
-    # To Keras, 0.0 is a decay to be computed, and None is none; AdamW alone refuses None.
-    decay = configuration.weight_decay
-    return getattr(keras.optimizers, optimizer.keras_name)(
-        learning_rate=configuration.learning_rate,
-        weight_decay=decay if decay or optimizer.keras_name == "AdamW" else None,
-        **optimizer.model_dump(exclude={"type"}),
-    )
-
-
-def score(model: Any, data: Data, control: Control) -> Scores:
-    """The loss and metrics of a model on some data; None for what is not finite."""
-    x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-    told = keras.callbacks.LambdaCallback(on_test_batch_end=lambda batch, logs: control.batch_ended())
-    logs = model.evaluate(
-        x,
-        y,
-        sample_weight=sample_weight,
-        batch_size=EVALUATION_BATCH,
-        callbacks=[told],
-        return_dict=True,
-        verbose=0,
-    )
-    return _finite(logs)
-
-
-class _Ended(Exception):
-    """Leaves model.fit; no outcome where nobody wants one."""
-
-    def __init__(self, outcome: Outcome | None, reason: str = "") -> None:
-        self.outcome = outcome
-        self.reason = reason
-
-
-class _Watch(keras.callbacks.Callback):
-    """Goes before the schedule: orders the batches, ends the run when it diverges or is told to."""
-
-    def __init__(self, control: Control, batches: ShuffledBatches, *, required: dict[str, str]) -> None:
+    def __init__(self, required: dict[str, str]) -> None:
         super().__init__()
-        self._control = control
-        self._batches = batches
         self._required = required
-        self._epoch = 0
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._epoch = epoch
-        self._batches.start(epoch)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._control.batch_ended()
-        if self._control.to_end_now:
-            raise _Ended("pruned" if self._control.wish == "stop" else None)
-        # The mean over the epoch so far: once a batch's loss is not finite, it never is again.
-        if not math.isfinite(logs["loss"]):
-            raise _Ended("diverged", f"the loss was {logs['loss']} in epoch {self._epoch}, batch {batch}")
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._control.batch_ended()
-        if self._control.wish == "drop":
-            raise _Ended(None)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         for metric, wanted_by in self._required.items():
@@ -279,7 +190,7 @@ class _Epochs(keras.callbacks.Callback):
         self._report(record)
         for name in ("loss", "val_loss"):
             if not math.isfinite(metrics[name]):
-                raise _Ended("diverged", f"{name} was {metrics[name]} after epoch {epoch}")
+                raise Ended("diverged", f"{name} was {metrics[name]} after epoch {epoch}")
 
     @property
     def last(self) -> int | None:
@@ -311,7 +222,7 @@ class _Checkpoints(keras.callbacks.Callback):
             return
         if self._control.wish == "suspend":
             self._checkpoint.write(self._training, self._epochs.so_far())
-            raise _Ended(None)
+            raise Ended(None)
         self._checkpoint.write_if_due(self._training, self._epochs.so_far)
 
 
@@ -333,11 +244,6 @@ def _early_stopping(assignment: Assignment) -> EarlyStopping | None:
         min_delta=stopping.min_delta,
         mode="max" if assignment.direction == "maximize" else "min",
     )
-
-
-def _fresh(metric: Any) -> Any:
-    """A copy of a Metric object, which carries state from batch to batch; anything else as it is."""
-    return type(metric).from_config(metric.get_config()) if isinstance(metric, keras.Metric) else metric
 
 
 def _finite(logs: Mapping[str, float]) -> Scores:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from studies.definition import EarlyStopping
 from studies.protocol import Assignment, EpochRecord
 from studies.space import Value
 from workers.control import Control
+from workers.programs import Programs
 from workers.tasks import Problem
 from workers.training import TrialEnd, train
 
@@ -96,7 +98,7 @@ def run(
     *,
     after: Callable[[EpochRecord, Control], None] = lambda record, control: None,
 ) -> tuple[TrialEnd | None, list[EpochRecord]]:
-    """Train; `after` is called with each epoch as it is reported."""
+    """Train; `after` is called with each epoch as it is reported. Without a problem, on one `line` for all tests."""
     epochs: list[EpochRecord] = []
     control = Control()
 
@@ -104,4 +106,10 @@ def run(
         epochs.append(record)
         after(record, control)
 
-    return train(assignment, line() if problem is None else problem, report, control), epochs
+    programs = _on_the_line() if problem is None else Programs(problem)
+    return train(assignment, programs, report, control), epochs
+
+
+@functools.cache
+def _on_the_line() -> Programs:
+    return Programs(line())

@@ -30,11 +30,13 @@ from tests.workers.service_double import assignment as fake_trial
 from workers import checkpoints
 from workers.checkpoints import file_name
 from workers.child import versions
+from workers.compiling import compiled
 from workers.control import Control
+from workers.programs import Programs
 from workers.resuming import Checkpoint, state_variables
 from workers.tasks import Problem, load
 from workers.tasks.fingerprint import fingerprint
-from workers.training import TrialEnd, compiled, train
+from workers.training import TrialEnd, train
 
 # Keras 3.15 turns a variable into an array in a way that NumPy 2.4 warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")
@@ -66,7 +68,7 @@ def attempt(
             control.suspend()
 
     checkpoint = Checkpoint(path, every_seconds=every_seconds, note=notes.append)
-    return train(assignment, problem, report, control, checkpoint), epochs, notes
+    return train(assignment, Programs(problem), report, control, checkpoint), epochs, notes
 
 
 def interrupted(
@@ -168,7 +170,7 @@ def test_dropout_augmentation_and_moving_averages_go_on_where_they_were(tmp_path
         score_on_test=True,
     )
     whole_end, whole = run(assignment, noisy())
-    end, epochs = interrupted(assignment, noisy, tmp_path / "checkpoint.npz", after=[0, 2])
+    end, epochs = interrupted(assignment, noisy, tmp_path / "checkpoint.npz", after=[1])
     assert without_seconds(epochs) == without_seconds(whole)
     assert scores(end) == scores(whole_end)
 
@@ -197,7 +199,7 @@ def test_the_random_states_of_python_and_numpy_go_on_too(tmp_path: Path) -> None
             if record.epoch == suspended_in:
                 control.suspend()
 
-        train(trial(), line(), report, control, checkpoint)
+        train(trial(), Programs(line()), report, control, checkpoint)
         return drawn
 
     def checkpoint(name: str) -> Checkpoint:

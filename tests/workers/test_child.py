@@ -33,6 +33,7 @@ from workers.pipe import (
     TrainerMessage,
 )
 from workers.process import TrainingProcess
+from workers.programs import Programs
 from workers.range_test import SWEEPS, range_test
 from workers.tasks import load
 from workers.tasks.fingerprint import fingerprint
@@ -228,10 +229,15 @@ def test_a_run_that_hangs_says_where_when_it_is_asked_and_goes_on(trainer: Train
     assert trainer.next(Ended).outcome == "completed"
 
 
-def test_every_batch_that_is_trained_on_validated_scored_or_swept_is_progress() -> None:
+@pytest.mark.parametrize("fused", [True, False])
+def test_every_batch_that_is_trained_on_validated_scored_or_swept_is_progress(
+    fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.fused.CALL_SECONDS", 0.0)  # then a call is a batch
     ended: list[None] = []
     control = Control(lambda: ended.append(None))
-    end = train(trial(epochs=2, score_on_test=True), line(), lambda record: None, control)
+    programs = Programs(line(), fused=fused)
+    end = train(trial(epochs=2, score_on_test=True), programs, lambda record: None, control)
     assert end is not None
     scored = 1 if end.test_best is end.test_last else 2
     assert len(ended) == 2 * (STEPS_PER_EPOCH + 1) + scored

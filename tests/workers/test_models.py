@@ -25,6 +25,7 @@ from tests.workers.problems import line, trial
 from workers import models
 from workers.control import Control
 from workers.models import Trained
+from workers.programs import Programs
 from workers.training import train
 
 # Keras 3.15 turns a variable into an array in a way that NumPy 2.4 warns about.
@@ -86,7 +87,7 @@ def test_the_file_has_the_weights_that_count_and_keras_alone_loads_it(tmp_path: 
         asked = trial({"type": "cosine", "alpha": 0.9}, learning_rate=0.42, epochs=12, score_on_test=True)
         asked = asked.model_copy(update={"at": at, "trial_id": number + 1})
         keeper = partial(models.keep, address, asked, fingerprint="f", keras=keras.__version__, note=pytest.fail)
-        end = train(asked, problem, lambda record: None, Control(), keep=keeper)
+        end = train(asked, Programs(problem), lambda record: None, Control(), keep=keeper)
         assert end is not None
         assert end.model is not None
         assert end.test_best is not None
@@ -126,8 +127,8 @@ def test_a_search_run_and_one_that_nobody_wants_any_more_keep_no_model() -> None
     def kept(trained: Trained) -> KeptModel | None:
         raise AssertionError("nothing is to be kept")
 
-    assert train(trial(epochs=2), line(), lambda record: None, Control(), keep=kept) is not None
-    train(trial(epochs=2, score_on_test=True), line(), drop_at_the_end, unwanted, keep=kept)
+    assert train(trial(epochs=2), Programs(line()), lambda record: None, Control(), keep=kept) is not None
+    train(trial(epochs=2, score_on_test=True), Programs(line()), drop_at_the_end, unwanted, keep=kept)
 
 
 # --- which one stays

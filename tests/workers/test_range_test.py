@@ -16,11 +16,11 @@ from studies.optimizers import OPTIMIZERS
 from studies.range_test import RangeCurve, sweep_rates
 from studies.seeds import derive, permutation
 from tests.workers.problems import BATCH, EXAMPLES, line, trial
+from workers.compiling import compiled
 from workers.control import Control
 from workers.range_test import endless_batches, range_test, sweep
 from workers.tasks import Problem
 from workers.tasks.problem import Data
-from workers.training import compiled
 
 
 def configuration(**changes: Any) -> Configuration:

@@ -17,9 +17,9 @@ from studies.seeds import permutation
 from studies.space import Value
 from tests.workers.problems import BATCH, EXAMPLES, STEPS_PER_EPOCH, line, run, trial
 from workers.batches import ShuffledBatches
+from workers.compiling import compiled, make_optimizer
 from workers.control import Control
 from workers.tasks import Problem, load
-from workers.training import compiled, make_optimizer
 
 # Keras 3.15 turns a variable into an array in a way that NumPy 2.4 warns about.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't:DeprecationWarning")

@@ -401,7 +401,7 @@ def test_a_warm_up_that_cannot_be_assigned_step_by_step_is_refused() -> None:
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "adagrad", "adadelta"])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.01])
 def test_the_optimizer_is_the_one_that_the_trial_was_trained_with(name: str, weight_decay: float) -> None:
-    from workers.training import make_optimizer
+    from workers.compiling import make_optimizer
 
     chosen = configuration("constant", optimizer={"type": name}, weight_decay=weight_decay)
     optimizer = run(write(facts(chosen)).keras)["optimizer"]

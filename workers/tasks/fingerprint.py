@@ -24,7 +24,7 @@ def fingerprint(problem: Problem) -> str:
             digest.update(f"{path} {array.dtype.str} {array.shape}\n".encode())
             digest.update(np.ascontiguousarray(array).data)
     description = {
-        "model": _model_configuration(problem.model()),
+        "model": model_configuration(problem.model()),
         "loss": keras.tree.map_structure(_serialized, problem.loss),
         "metrics": [_serialized(metric) for metric in problem.metrics],
     }
@@ -36,7 +36,8 @@ def _arrays(part: Any) -> list[tuple[str, np.ndarray[Any, Any]]]:
     return [("/".join(map(str, path)), np.asarray(array)) for path, array in keras.tree.flatten_with_path(part)]
 
 
-def _model_configuration(model: Any) -> Any:
+def model_configuration(model: Any) -> Any:
+    """What a model is, without the names that Keras numbers through."""
     try:
         config = model.get_config()
     except NotImplementedError:
