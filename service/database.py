@@ -111,9 +111,7 @@ def migrate(engine: Engine) -> None:
     Raises DatabaseAway if the database cannot be opened, and DatabaseError if it is too old a PostgreSQL or was made by
     a newer release.
     """
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    scripts = ScriptDirectory.from_config(config)
+    scripts = _migrations()
     known = {script.revision for script in scripts.walk_revisions()}
     try:
         with _changing_tables(engine) as connection:
@@ -124,6 +122,7 @@ def migrate(engine: Engine) -> None:
                     "install that release, or give another database"
                 )
             if current != scripts.get_current_head():
+                config = _configuration()
                 config.attributes["connection"] = connection
                 command.upgrade(config, "head")
                 if engine.dialect.name == "sqlite":
@@ -132,14 +131,22 @@ def migrate(engine: Engine) -> None:
         raise DatabaseAway(f"the database {engine.url} cannot be opened: {error.orig}") from error
 
 
-@cache
 def newest_schema() -> str:
     """The revision of the schema that this release works with."""
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    head = ScriptDirectory.from_config(config).get_current_head()
+    head = _migrations().get_current_head()
     assert head is not None
     return head
+
+
+@cache
+def _migrations() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_configuration())
+
+
+def _configuration() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    return config
 
 
 def schema_of(connection: Connection) -> str | None:

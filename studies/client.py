@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -43,6 +45,12 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _Reply = TypeVar("_Reply")
 
 
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Whose certificates are trusted, read once for all clients of a process."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 class Client:
     """A connection to an LR Arena service.
 
@@ -71,6 +79,7 @@ class Client:
             timeout=timeout_seconds,
             transport=transport,
             trust_env=False,
+            verify=_certificates(),
         )
 
     def close(self) -> None:

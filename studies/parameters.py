@@ -14,6 +14,7 @@ import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, Union, get_args, get_origin
 
 import annotated_types
@@ -168,7 +169,7 @@ def check_domain(annotation: Any, raw: object) -> Fixed | Range | Choice:
     """
     data = read_domain(raw)
     kind = kind_of(annotation)
-    adapter: TypeAdapter[Value] = TypeAdapter(annotation)
+    adapter = _adapter(annotation)
 
     def value(label: str, given: object) -> Value:
         if isinstance(given, float) and not math.isfinite(given):
@@ -192,6 +193,11 @@ def check_domain(annotation: Any, raw: object) -> Fixed | Range | Choice:
         return _DOMAIN.validate_python(data)
     except ValidationError as error:
         raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Value]:
+    return TypeAdapter(annotation)
 
 
 def check_own_domain(raw: object) -> Fixed | Range | Choice:
