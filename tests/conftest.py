@@ -17,6 +17,11 @@ settings.register_profile("arena", deadline=None, derandomize=True, max_examples
 settings.load_profile("arena")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, so that no process is left with one of them at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith("tests/workers/"))
+
+
 @pytest.fixture(scope="session")
 def databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Databases]:
     """New databases, of either kind."""

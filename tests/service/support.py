@@ -7,6 +7,7 @@ import itertools
 import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import uvicorn
-from sqlalchemy import Engine
+from sqlalchemy import Engine, QueuePool
 
 from service.app import create_app
 from service.database import open_database
@@ -73,8 +74,18 @@ class Service:
         return self.client.study(name).state
 
 
-_engines: dict[str, Engine] = {}
-"""Engines that nobody uses now, by their databases' URLs: an engine that is used again has made its statements once."""
+class _Parts:
+    """What is costly to start: an engine makes each statement once, and an application each route."""
+
+    def __init__(self, database: str) -> None:
+        self.engine = open_database(database)
+        self.clock = MovableClock()
+        settings = Settings(database, LEASE_SECONDS)
+        self.app = create_app(settings, lambda: self.clock(), lambda _: self.engine)
+
+
+_free: dict[str, _Parts] = {}
+"""Parts that nobody uses now, by the URLs of their databases."""
 
 
 class _Server(uvicorn.Server):
@@ -96,11 +107,11 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def run_service(database: str, clock: MovableClock | None = None) -> Iterator[Service]:
-    clock = clock or MovableClock()
-    settings = Settings(database, LEASE_SECONDS)
-    engine = _engines.pop(database, None) or open_database(database)
-    app = create_app(settings, clock, lambda _: engine)
-    server = _Server(uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=1))
+    parts = _free.pop(database, None) or _Parts(database)
+    clock = parts.clock = clock or MovableClock()
+    engine = parts.engine
+    parts.app.middleware_stack = None  # which remembers whose tokens were wrong
+    server = _Server(uvicorn.Config(parts.app, port=0, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -110,11 +121,17 @@ def run_service(database: str, clock: MovableClock | None = None) -> Iterator[Se
     url = f"http://127.0.0.1:{port}"
     with Client(url) as client:
         yield Service(client, clock, engine, Director(engine, clock), url)
+    pool = engine.pool  # the service takes a new one when it ends, whoever still has a connection of this one
+    assert isinstance(pool, QueuePool)
     server.should_exit = True
     thread.join(timeout=20)
     assert not thread.is_alive(), "the service did not stop"
+    until = time.monotonic() + 2.0
+    while pool.checkedout() and time.monotonic() < until:  # by a request whose client has gone
+        time.sleep(0.005)
+    pool.dispose()
     engine.dispose()
-    _engines[database] = engine
+    _free[database] = parts
 
 
 def small_study(**changes: Any) -> dict[str, Any]:

@@ -275,7 +275,7 @@ def machine(request: pytest.FixtureRequest, databases: Databases) -> type[LeaseP
 def test_whatever_workers_do_and_whenever_no_trial_is_lost_or_doubled(machine: type[LeaseProtocol]) -> None:
     # Without shrinking, which would take minutes: the steps that led to a failure are printed as they were.
     few = settings(
-        max_examples=200 if "LR_ARENA_NIGHTLY" in os.environ else 12,
+        max_examples=200 if "LR_ARENA_NIGHTLY" in os.environ else 10,
         stateful_step_count=100,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),

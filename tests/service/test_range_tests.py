@@ -92,7 +92,8 @@ def test_the_range_of_the_base_rate_and_nothing_else_changes_in_every_arm_of_the
 
     def spaces() -> list[FlatSpace]:
         with reading(service.engine) as connection:
-            return [FlatSpace.model_validate(space) for space in connection.execute(select(arms.c.space)).scalars()]
+            found = connection.execute(select(arms.c.space).order_by(arms.c.id)).scalars()
+            return [FlatSpace.model_validate(space) for space in found]
 
     before = spaces()
     worker.finish(worker.next(service))
