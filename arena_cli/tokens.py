@@ -106,7 +106,8 @@ def revoke(name: Name, database: Database = None) -> None:
 def _database(url: str | None) -> Iterator[Any]:
     """The database, brought to this release's schema as `serve` does."""
     require_service()
-    from service.database import migrate, open_database
+    from service.database import open_database
+    from service.schema import migrate
     from service.settings import Settings
 
     engine = open_database(Settings.from_environment(database=url).database)

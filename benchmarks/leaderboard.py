@@ -19,8 +19,9 @@ from sqlalchemy import Engine, event, text
 from benchmarks.control_plane import SCHEDULES, serving
 from service import standings
 from service.clock import system_clock
-from service.database import migrate, open_database, reading, writing
+from service.database import open_database, reading, writing
 from service.registry import accept
+from service.schema import migrate
 from studies.client import Client
 from studies.definition import read_definition
 from tests.postgres import DURABLE, running_postgresql

@@ -15,10 +15,11 @@ from sqlalchemy import Engine
 from service import errors
 from service.auth import scope_of
 from service.clock import Clock, system_clock
-from service.database import migrate, open_database
+from service.database import open_database
 from service.fast_path import FastPath
 from service.gate import Gate, Tokens
 from service.routes import boards, catalogue, health, studies, trials, work
+from service.schema import migrate
 from service.settings import Settings
 from service.state import Arena
 from studies.definition import StudyDefinition

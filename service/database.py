@@ -1,4 +1,4 @@
-"""Engines, transactions and migrations: SQLite by default, PostgreSQL in earnest, the same statements on both.
+"""Engines and transactions: SQLite by default, PostgreSQL in earnest, the same statements on both.
 
 A transaction is either `reading` or `writing`. On SQLite a writing one takes the lock when it begins: there is no
 upgrade from read to write that could fail half-way. On PostgreSQL a writing one is READ COMMITTED, so that after
@@ -12,20 +12,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, Insert, Table, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, Insert, Table, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from studies.errors import DatabaseAway, DatabaseError
+from studies.errors import DatabaseError
 
 BUSY_TIMEOUT_SECONDS = 30
 CONNECT_SECONDS = 5
@@ -34,13 +29,9 @@ STATEMENT_SECONDS = 30
 """How long PostgreSQL works at a statement, or waits for a lock, before it gives up."""
 POOL_SIZE = 50
 """More than the threads that a web process answers requests with."""
-OLDEST_POSTGRESQL = 14
 _CHUNK_ROWS = 5_000
 _MANY_ROWS = 1_000
 """After so many new rows PostgreSQL is told to look at a table: plans that it has made for a few rows read it whole."""
-_MIGRATIONS = Path(__file__).parent / "migrations"
-_MIGRATING = 7_232_917_001
-"""The advisory lock of PostgreSQL that services which start side by side take to migrate one after another."""
 
 
 def open_database(url: str) -> Engine:
@@ -105,55 +96,6 @@ def postgresql_arguments(url: URL, **settings: str) -> dict[str, Any]:
     return {**arguments, **_session(**settings)}
 
 
-def migrate(engine: Engine) -> None:
-    """Bring the schema to this release's, from nothing or from any earlier one.
-
-    Raises DatabaseAway if the database cannot be opened, and DatabaseError if it is too old a PostgreSQL or was made by
-    a newer release.
-    """
-    scripts = _migrations()
-    known = {script.revision for script in scripts.walk_revisions()}
-    try:
-        with _changing_tables(engine) as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
-            if current is not None and current not in known:
-                raise DatabaseError(
-                    f"the database {engine.url} was made by a newer release of LR Arena (schema {current}); "
-                    "install that release, or give another database"
-                )
-            if current != scripts.get_current_head():
-                config = _configuration()
-                config.attributes["connection"] = connection
-                command.upgrade(config, "head")
-                if engine.dialect.name == "sqlite":
-                    _check_references(connection)
-    except OperationalError as error:
-        raise DatabaseAway(f"the database {engine.url} cannot be opened: {error.orig}") from error
-
-
-def newest_schema() -> str:
-    """The revision of the schema that this release works with."""
-    head = _migrations().get_current_head()
-    assert head is not None
-    return head
-
-
-@cache
-def _migrations() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_configuration())
-
-
-def _configuration() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
-    return config
-
-
-def schema_of(connection: Connection) -> str | None:
-    """The revision of the database's schema; None where there is none."""
-    return MigrationContext.configure(connection).get_current_revision()
-
-
 def is_away(error: Exception) -> bool:
     """Whether an error says that the database is busy or away, so that the same may succeed later."""
     if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
@@ -181,54 +123,6 @@ def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that may write: commits at the end, rolls back on any error."""
     with engine.connect().execution_options(writing=True) as connection, connection.begin():
         yield connection
-
-
-@contextmanager
-def _changing_tables(engine: Engine) -> Iterator[Connection]:
-    if engine.dialect.name == "sqlite":
-        with _remaking_tables(engine) as connection:
-            yield connection
-        return
-    with writing(engine) as connection:
-        version = int((connection.dialect.server_version_info or (0,))[0])
-        if version < OLDEST_POSTGRESQL:
-            raise DatabaseError(
-                f"the database {engine.url} is PostgreSQL {version}: LR Arena needs {OLDEST_POSTGRESQL} or newer"
-            )
-        # A large table may take its time, and another service that migrates may, too.
-        connection.execute(text("SET LOCAL statement_timeout = 0"))
-        connection.execute(text("SET LOCAL lock_timeout = 0"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATING})
-        yield connection
-
-
-@contextmanager
-def _remaking_tables(engine: Engine) -> Iterator[Connection]:
-    """A writing transaction in which dropping a table deletes nothing of the tables that refer to it.
-
-    SQLite changes a constraint by making the table anew. With foreign keys on, dropping the old one would delete
-    its rows first, and ON DELETE CASCADE those of its children; they can be switched outside transactions only.
-    """
-    with engine.connect().execution_options(writing=True) as connection:
-        sqlite_connection = connection.connection.cursor()
-        sqlite_connection.execute("PRAGMA foreign_keys = OFF")
-        try:
-            with connection.begin():
-                yield connection
-        finally:
-            sqlite_connection.execute("PRAGMA foreign_keys = ON")
-            sqlite_connection.close()
-
-
-def _check_references(connection: Connection) -> None:
-    """Raise DatabaseError, before anything is committed, if a row refers to one that is not there."""
-    broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
-    if broken:
-        tables = ", ".join(sorted({str(row[0]) for row in broken}))
-        raise DatabaseError(
-            f"the database {connection.engine.url} was not changed: {len(broken)} rows of {tables} refer to rows "
-            "that are not there; restore it from a copy"
-        )
 
 
 def insert_new(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:

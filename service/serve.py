@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from types import FrameType
 
 from service.auth import is_loopback, list_tokens
-from service.database import migrate, open_database, reading
+from service.database import open_database, reading
+from service.schema import migrate
 from service.settings import Settings
 from studies.errors import ArenaError, UnsafeBinding
 

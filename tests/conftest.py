@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -20,6 +21,12 @@ settings.load_profile("arena")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, so that no process is left with one of them at the end."""
     items.sort(key=lambda item: not item.nodeid.startswith("tests/workers/"))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays; the garbage collector need not look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Runs the migrations on the connection that `service.database.migrate` hands over."""
+"""Runs the migrations on the connection that `service.schema.migrate` hands over."""
 
 from alembic import context
 

@@ -8,8 +8,9 @@ from fastapi import APIRouter
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from service.database import newest_schema, reading, schema_of
+from service.database import reading
 from service.errors import RETRY_AFTER_SECONDS, problem, responses
+from service.schema import newest_schema, schema_of
 from service.state import ArenaState
 
 router = APIRouter(tags=["health"])

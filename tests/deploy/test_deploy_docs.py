@@ -15,7 +15,8 @@ from sqlalchemy import Engine
 from arena_cli.app import app
 from service import auth
 from service.clock import system_clock
-from service.database import migrate, newest_schema, open_database, reading, schema_of, writing
+from service.database import open_database, reading, writing
+from service.schema import migrate, newest_schema, schema_of
 from studies.protocol import Scope
 from tests.databases import Databases
 

@@ -269,10 +269,11 @@ def run_to_end(
     for _ in range(limit):
         interrupt()
         service.director.step()
-        for trial in worker.claim():
+        claimed = worker.claim()
+        for trial in claimed:
             worker.finish(trial, value(trial))
             done.append(trial)
-        if service.study_state(study) == "finished":
+        if not claimed and service.study_state(study) == "finished":
             return done
     raise AssertionError(f"{study} did not finish: {service.client.study(study)}")
 

@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Engine, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 import service
-from service.database import ChangeSignal, migrate, open_database, reading, writing
+from service.database import ChangeSignal, open_database, reading, writing
 from service.migrations.views import VIEWS
+from service.schema import migrate
 from service.tables import director, metadata, studies
 from studies.errors import DatabaseError
 from tests.databases import Databases

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
-import itertools
+import functools
 import math
 import random
 import subprocess
@@ -15,6 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from studies.configuration import Configuration
 from studies.keras_code import Training
@@ -93,13 +94,17 @@ def compiled(optimizer: Any) -> OneWeight:
     return model
 
 
+@functools.cache
+def batches() -> Any:
+    """Ones without end; an array would take longer to be made ready, each time."""
+    return tf.data.Dataset.from_tensors((np.ones((1, 1), dtype=np.float32),)).repeat()
+
+
 def fit(model: OneWeight, *callbacks: Any, initial_epoch: int = 0) -> list[float]:
     """The rates that a training applies, step by step."""
     model.moves.clear()
-    one = np.ones((1, 1), dtype=np.float32)
-    batches = ((one,) for _ in itertools.count())  # an array would take longer to be made ready
     options = {"epochs": EPOCHS, "initial_epoch": initial_epoch, "verbose": 0, "shuffle": False}
-    model.fit(batches, steps_per_epoch=STEPS, callbacks=[Says(), *callbacks], **options)
+    model.fit(batches(), steps_per_epoch=STEPS, callbacks=[Says(), *callbacks], **options)
     return list(model.moves)
 
 

@@ -1,6 +1,6 @@
 """Range tests, and the number of optimizer steps in an epoch of a trial.
 
-SQLite changes a CHECK constraint by making its table anew: `service.database.migrate` has taken care that this
+SQLite changes a CHECK constraint by making its table anew: `service.schema.migrate` has taken care that this
 deletes no rows of other tables, and the views go and come back, since SQLite refuses to rename under them.
 """
 
