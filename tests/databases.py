@@ -89,9 +89,9 @@ class Databases:
         name = make_url(url).database
         try:
             with self.postgresql.connect(name) as connection:
-                connection.execute(
+                connection.execute(  # those that are idle the next test may use
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
                 )
                 version = connection.execute("SELECT version_num FROM alembic_version").fetchall()
                 (trials,) = connection.execute("SELECT count(*) FROM trials").fetchone() or (0,)

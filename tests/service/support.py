@@ -8,14 +8,16 @@ import random
 import socket
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import uvicorn
-from sqlalchemy import Engine, QueuePool
+from sqlalchemy import Engine, Pool, QueuePool
+from sqlalchemy.exc import DBAPIError
 
 from service.app import create_app
 from service.database import open_database
@@ -79,12 +81,33 @@ class _Parts:
 
     def __init__(self, database: str) -> None:
         self.engine = open_database(database)
+        self._pool: Pool | None = None
+        if self.engine.dialect.name == "postgresql":  # keeps its connections, and with them the plans of its statements
+            self._pool = self.engine.pool
+            self.engine.dispose = lambda close=True: None  # type: ignore[method-assign]
         self.clock = MovableClock()
         settings = Settings(database, LEASE_SECONDS)
         self.app = create_app(settings, lambda: self.clock(), lambda _: self.engine)
 
+    def begin(self, clock: MovableClock | None) -> None:
+        """Be as new."""
+        self.clock = clock or MovableClock()
+        self.app.middleware_stack = None  # which remembers whose tokens were wrong
+        with suppress(DBAPIError), self.engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1")  # if a test has ended it, SQLAlchemy gives up all that it keeps
 
-_free: dict[str, _Parts] = {}
+    def end(self, pool: Pool) -> None:
+        """Wait for requests whose clients have gone. pool: whose connections they have."""
+        assert isinstance(pool, QueuePool)
+        until = time.monotonic() + 2.0
+        while pool.checkedout() and time.monotonic() < until:
+            time.sleep(0.005)
+        if pool is not self._pool:
+            pool.dispose()
+        self.engine.dispose()
+
+
+_free: defaultdict[str, list[_Parts]] = defaultdict(list)
 """Parts that nobody uses now, by the URLs of their databases."""
 
 
@@ -107,10 +130,10 @@ class _Server(uvicorn.Server):
 
 @contextmanager
 def run_service(database: str, clock: MovableClock | None = None) -> Iterator[Service]:
-    parts = _free.pop(database, None) or _Parts(database)
-    clock = parts.clock = clock or MovableClock()
+    free = _free[database]
+    parts = free.pop() if free else _Parts(database)
+    parts.begin(clock)
     engine = parts.engine
-    parts.app.middleware_stack = None  # which remembers whose tokens were wrong
     server = _Server(uvicorn.Config(parts.app, port=0, log_config=None, timeout_graceful_shutdown=1))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -120,18 +143,13 @@ def run_service(database: str, clock: MovableClock | None = None) -> Iterator[Se
     port = server.servers[0].sockets[0].getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with Client(url) as client:
-        yield Service(client, clock, engine, Director(engine, clock), url)
+        yield Service(client, parts.clock, engine, Director(engine, parts.clock), url)
     pool = engine.pool  # the service takes a new one when it ends, whoever still has a connection of this one
-    assert isinstance(pool, QueuePool)
     server.should_exit = True
     thread.join(timeout=20)
     assert not thread.is_alive(), "the service did not stop"
-    until = time.monotonic() + 2.0
-    while pool.checkedout() and time.monotonic() < until:  # by a request whose client has gone
-        time.sleep(0.005)
-    pool.dispose()
-    engine.dispose()
-    _free[database] = parts
+    parts.end(pool)
+    free.append(parts)
 
 
 def small_study(**changes: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from tests.service.fuzz import fuzz
 
 @pytest.mark.slow
 def test_nothing_that_the_document_allows_or_forbids_is_answered_otherwise_than_it_says(database: str) -> None:
-    report = fuzz(database, 5, phases=("fuzzing", "stateful"), seed=4)
+    report = fuzz(database, 3, phases=("fuzzing", "stateful"), seed=4)
     assert report.exit_code == 0, report.output
     assert report.requests > 100
     assert not [status for status in report.statuses if status >= 500]

@@ -376,7 +376,7 @@ def test_a_layer_with_another_state_gets_a_fresh_model_for_every_trial(layer: Ca
     programs = Programs(problem())
     asked = trial(epochs=2, score_on_test=True)
     first, other = told(asked, programs), told(trial(epochs=2, seed=2), programs)
-    assert told(asked, programs) == first == told(asked, Programs(problem()))
+    assert told(asked, programs) == first
     assert programs.made == 3
     assert other[0] != first[0]
 
