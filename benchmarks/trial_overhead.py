@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.by_hand import ByHand
 from studies.client import Client
 from studies.errors import ServiceError
 
@@ -51,70 +51,6 @@ def definition(name: str, seed: int, trials: int, epochs: int) -> dict[str, Any]
         "search": {"trials_per_schedule": 1, "sampler": "qmc", "seed": seed},
         "confirm": {"seeds": 0},
     }
-
-
-# --- by hand: what somebody would write without LR Arena
-
-
-def by_hand() -> None:
-    """Read a list of configurations per line, run them, print the seconds they took."""
-    import keras
-    import optuna
-
-    from workers.tasks import load
-
-    problem = load([])["digits-mlp"]()
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    print("ready", flush=True)
-    for line in sys.stdin:
-        configurations, epochs = json.loads(line)
-        began = time.perf_counter()
-        study = optuna.create_study(direction="maximize")
-        for configuration in configurations:
-            trial = study.ask()
-            model = problem.model()
-            optimizer, callbacks = keras_optimizer(configuration, len(problem.train[0]), epochs)
-            model.compile(optimizer, problem.loss, metrics=["accuracy"])
-            history = model.fit(
-                *problem.train,
-                batch_size=BATCH_SIZE,
-                epochs=epochs,
-                validation_data=problem.validation,
-                callbacks=callbacks,
-                verbose=0,
-            )
-            for epoch, value in enumerate(history.history["val_accuracy"]):
-                trial.report(value, epoch)
-            study.tell(trial, max(history.history["val_accuracy"]))
-        assert all(keras.ops.isfinite(value) for value in study.trials[0].intermediate_values.values())
-        print(time.perf_counter() - began, flush=True)
-
-
-def keras_optimizer(configuration: dict[str, Any], examples: int, epochs: int) -> tuple[Any, list[Any]]:
-    """The optimizer with Keras' own schedule of the same rates, and the callbacks that it needs."""
-    import keras
-
-    schedules = keras.optimizers.schedules
-    steps = -(-examples // BATCH_SIZE) * epochs
-    rate, shape = configuration["learning_rate"], configuration["schedule"]
-    callbacks: list[Any] = []
-    learning_rate: Any = rate
-    match shape["type"]:
-        case "exponential":
-            learning_rate = schedules.ExponentialDecay(rate, steps, shape["final_ratio"])
-        case "inverse_time":
-            learning_rate = schedules.InverseTimeDecay(rate, steps, shape["kappa"])
-        case "polynomial":
-            learning_rate = schedules.PolynomialDecay(rate, steps, rate * shape["alpha"], shape["power"])
-        case "cosine":
-            learning_rate = schedules.CosineDecay(rate, steps, shape["alpha"])
-        case "reduce_on_plateau":
-            callbacks = [
-                keras.callbacks.ReduceLROnPlateau(factor=shape["factor"], patience=shape["patience"], min_delta=0.001)
-            ]
-        case other:
-            assert other == "constant"
-    return keras.optimizers.SGD(learning_rate, momentum=0.9), callbacks
 
 
 # --- through the product
@@ -178,32 +114,20 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=len(SCHEDULES))
     parser.add_argument("--epochs", type=int, default=20)
     options = parser.parse_args()
-    hand = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.trial_overhead", "by-hand"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-    )
-    assert hand.stdin is not None
-    assert hand.stdout is not None
-    assert hand.stdout.readline().strip() == "ready"
+    hand = ByHand("digits-mlp", BATCH_SIZE)
     rows = []
     print(f"{'round':>5}  {'by hand s/trial':>15}  {'LR Arena s/trial':>16}  {'ratio':>6}", flush=True)
     with tempfile.TemporaryDirectory() as folder, product(Path(folder)) as client:
         for number in range(options.rounds + 1):
             body = definition(f"round-{number}", number, options.trials, options.epochs)
             ours, configurations = run_study(client, body)
-            hand.stdin.write(json.dumps([configurations, options.epochs]) + "\n")
-            hand.stdin.flush()
-            theirs = float(hand.stdout.readline())
+            hand.begin(configurations, options.epochs)
+            theirs = hand.seconds()
             if number == 0:
                 continue
             rows.append((theirs / len(configurations), ours / len(configurations)))
             print(f"{number:>5}  {rows[-1][0]:>15.3f}  {rows[-1][1]:>16.3f}  {ours / theirs:>6.3f}", flush=True)
-    hand.stdin.close()
-    hand.wait()
-    hand.stdout.close()
+    hand.close()
     ratios = [ours / theirs for theirs, ours in rows]
     figures = {
         "ratio": round(statistics.median(ratios), 3),
@@ -219,7 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["by-hand"]:
-        by_hand()
-    else:
-        main()
+    main()

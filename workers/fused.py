@@ -51,6 +51,18 @@ def why_not(model: Any) -> str | None:
     return None
 
 
+def draws(make: Callable[[], Any]) -> bool:
+    """Whether to make something draws from the random states of Keras or TensorFlow themselves, beside all others."""
+
+    def drawn_after(make: Callable[[], Any]) -> tuple[Any, ...]:
+        keras.utils.set_random_seed(0)
+        keras.random.uniform(())  # Keras' own generator is made now, from a draw of Python's
+        make()
+        return tf.compat.v1.get_seed(None), float(keras.random.uniform(()))
+
+    return drawn_after(make) != drawn_after(lambda: None)
+
+
 class FusedTrainer:
     """A program for all trials on a problem whose configurations have the same `program_of`.
 

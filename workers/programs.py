@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 
 from studies.configuration import Configuration
 from workers.compiling import compiled
@@ -38,23 +40,28 @@ class Programs:
         self._fused = fused and keras.backend.backend() == "tensorflow"
         self._told = told
         self._tensors: Tensors | None = None
+        self._draws: bool | None = None
         self._programs: OrderedDict[str, FusedTrainer] = OrderedDict()
 
     def trainer(self, configuration: Configuration, seed: int) -> PlainTrainer | FusedTrainer:
         """A trainer with a model whose weights, seeds and optimizer are fresh, all from the seed."""
-        keras.utils.set_random_seed(seed)
         if not self._fused:
+            keras.utils.set_random_seed(seed)
             return PlainTrainer(self.problem, configuration, compiled(self.problem, configuration))
-        from workers.fused import FusedTrainer, program_of, why_not
+        from workers.fused import FusedTrainer, draws, program_of, why_not
         from workers.tensors import Tensors
 
+        if self._draws is None:
+            self._draws = draws(self.problem.model)
         key = program_of(configuration)
         kept = self._programs.pop(key, None)
         if kept is not None:
+            # TensorFlow takes what it has compiled for stale when it is given a seed.
+            (keras.utils.set_random_seed if self._draws else _set_plain_seeds)(seed)
             if kept.start(configuration):
                 self._programs[key] = kept
                 return kept
-            keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(seed)
         model = compiled(self.problem, configuration)
         reason = why_not(model)
         if reason is None and self._tensors is None:
@@ -78,6 +85,12 @@ class Programs:
             len(self._programs) > MOST_PROGRAMS or sum(map(_bytes, self._programs.values())) > MOST_BYTES
         ):
             self._programs.popitem(last=False)
+
+
+def _set_plain_seeds(seed: int) -> None:
+    """As `keras.utils.set_random_seed` does, but for the states of Keras and TensorFlow."""
+    random.seed(seed)
+    np.random.seed(seed)
 
 
 def _bytes(trainer: Any) -> int:

@@ -381,8 +381,24 @@ def test_a_layer_with_another_state_gets_a_fresh_model_for_every_trial(layer: Ca
     assert other[0] != first[0]
 
 
+@pytest.mark.parametrize("normal", [keras.random.normal, tf.random.normal, np.random.standard_normal])
+def test_weights_that_are_drawn_from_any_random_state_are_of_the_trials_seed(normal: Callable[..., Any]) -> None:
+    """From that of Keras or TensorFlow themselves, too, which nothing else may draw from."""
+
+    def model() -> Any:
+        made = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+        made.layers[0].kernel.assign(keras.ops.cast(normal((3, 1)), "float32"))
+        return made
+
+    problem = replace(line(), model=model)
+    programs = Programs(problem)
+    for asked in (trial(epochs=1, seed=seed) for seed in (1, 2, 1)):
+        assert told(asked, programs) == by_fit(asked, problem)
+    assert programs.made == 1
+
+
 def test_a_model_that_is_another_each_time_gets_a_program_each_time() -> None:
-    widths = iter([4, 4, 7, 4])
+    widths = iter([4, 4, 4, 7, 4])  # the first one is only made to see what it draws from
 
     def model() -> Any:
         return keras.Sequential([keras.Input((3,)), keras.layers.Dense(next(widths)), keras.layers.Dense(1)])
