@@ -87,8 +87,9 @@ class LeaseProtocol(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Whatever has happened: the studies come to their end, with all of their trials."""
         try:
-            for name in ("large", "small"):
-                with writing(self.engine) as connection:
+            paused = select(studies.c.name).where(studies.c.state == "paused")
+            with writing(self.engine) as connection:
+                for name in connection.execute(paused).scalars().all():
                     registry.resume(connection, name)
             for seconds in (6, 4000):  # a new director that takes over grants leases their length; then all are past
                 self.pass_time(seconds)
